@@ -1,0 +1,96 @@
+"""Run a job as a process of its own and say what it took."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.records import ROOT
+
+
+@dataclass
+class Job:
+    """A finished process: the JSON object it printed last, wall seconds, peak resident bytes of its process tree."""
+
+    result: dict[str, Any]
+    seconds: float
+    peak_bytes: int
+
+
+def run_job(command: Sequence[str]) -> Job:
+    """Run a process to its end and watch its memory.
+
+    Raises:
+        RuntimeError: It failed; the message holds the end of what it said.
+    """
+    started = time.monotonic()
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT) as process,
+    ):
+        watch = TreeMemory(process.pid)
+        watch.start()
+        output = process.stdout.read() if process.stdout else ""
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        peak = max(watch.stop(), usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+        if process.returncode:
+            errors.seek(0)
+            said = errors.read().decode("utf-8", "replace")[-2000:]
+            raise RuntimeError(f"{' '.join(command)} failed with {process.returncode}:\n{said}")
+    return Job(json.loads(output.strip().splitlines()[-1]), time.monotonic() - started, peak)
+
+
+class TreeMemory(threading.Thread):
+    """Samples the resident memory of a process with all its children (Linux; elsewhere it sees nothing)."""
+
+    def __init__(self, pid: int, interval_s: float = 0.2) -> None:
+        super().__init__(daemon=True)
+        self._pid, self._interval_s = pid, interval_s
+        self._peak = 0
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        """Sample until stopped."""
+        while not self._done.wait(self._interval_s):
+            self._peak = max(self._peak, tree_resident_bytes(self._pid))
+
+    def stop(self) -> int:
+        """Stop; returns the peak in bytes."""
+        self._done.set()
+        self.join()
+        return self._peak
+
+
+def tree_resident_bytes(pid: int) -> int:
+    """Resident bytes of a process and its descendants now; 0 where /proc does not tell."""
+    children: dict[int, list[int]] = defaultdict(list)
+    pages: dict[int, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text("utf-8", errors="replace").rpartition(")")[2].split()
+        except OSError:
+            continue
+        children[int(fields[1])].append(int(folder.name))
+        pages[int(folder.name)] = int(fields[21])
+    total, left = 0, [pid]
+    while left:
+        current = left.pop()
+        total += pages.get(current, 0)
+        left += children[current]
+    return total * os.sysconf("SC_PAGE_SIZE")
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes that the files below a folder occupy on disk."""
+    return sum(stat.st_blocks * 512 for path in folder.rglob("*") if path.is_file() for stat in (path.stat(),))

@@ -1,0 +1,1 @@
+"""Indexer: reads mixed-language documents and fills an index."""

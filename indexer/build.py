@@ -1,0 +1,361 @@
+"""Jobs on an index: ingest, remove, status. Embedded indexes get a new generation, a server's collection changes in place."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from indexer.documents import Skipped
+from indexer.ledger import Ledger
+from indexer.pipeline import Ingest, IngestOptions, Progress, Summary, count_unchanged, remove_documents
+from indexer.sources import iter_documents, iter_files
+from search.balance import LanguageMap, LanguageSums, fit_language_map, load_shipped_offsets
+from search.engine import check_encoder
+from search.errors import EncoderMismatchError
+from search.index import LANGUAGE_MAP, LEDGER, SHARD, IndexFolder
+from search.manifest import IndexManifest, now
+from search.opening import collection_name, open_index, read_server_metadata, server_metadata
+from search.records import UNDETERMINED, Point
+from search.settings import Settings, version
+from search.store.base import UPSERT_BATCH, VectorStore
+from search.store.server import ServerStore, collection_exists, connect, drop_collection, read_metadata, write_metadata
+
+if TYPE_CHECKING:
+    from search.encoder import Encoder
+
+REFIT_GROWTH = 1.5
+"""The language map is fitted again when the index has grown by this factor since the last time."""
+
+
+@dataclass
+class Workspace:
+    """What a job writes to: an open store with its ledger, its map and the manifest it had (None when new)."""
+
+    folder: Path
+    store: VectorStore
+    ledger: Ledger
+    language_map: LanguageMap
+    manifest: IndexManifest | None
+    replace_map: Callable[[LanguageMap], None] | None = None
+
+    def close(self) -> None:
+        """Close the files; the store may have been replaced since."""
+        self.ledger.close()
+        self.store.close()
+
+
+@dataclass(frozen=True)
+class Status:
+    """What an index holds."""
+
+    where: str
+    manifest: IndexManifest
+    roots: list[str]
+    files: list[str]
+    skipped: list[tuple[str, str]]
+    interrupted: bool
+    bytes: int
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        return {
+            "event": "status", "index": self.where, **self.manifest.model_dump(), "roots": self.roots,
+            "files": len(self.files), "skipped": [list(row) for row in self.skipped],
+            "interrupted": self.interrupted, "bytes": self.bytes,
+        }  # fmt: skip
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        m = self.manifest
+        languages = ", ".join(f"{lang} {count}" for lang, count in sorted(m.languages.items(), key=lambda i: -i[1]))
+        yield f"index      {self.where} ({self.bytes / 1e6:.1f} MB), updated {m.updated}"
+        yield f"documents  {m.documents} in {m.chunks} chunks from {len(self.files)} files, {len(self.skipped)} skipped"
+        yield f"languages  {languages or 'none'}"
+        yield f"encoder    {m.encoder} ({m.encoder_fingerprint}), {m.dimension} dimensions"
+        yield f"folders    {', '.join(self.roots) or 'none'}"
+        if self.interrupted:
+            yield "an ingest was interrupted; `indexer ingest` on the same folder goes on where it stopped"
+
+
+def ingest(
+    corpus: Path,
+    settings: Settings,
+    *,
+    options: IngestOptions | None = None,
+    fresh: bool = False,
+    wait_s: float = 0.0,
+    encoder: Encoder | None = None,
+    progress: Progress = lambda _bytes, _source: None,
+) -> Summary:
+    """Bring an index into step with `corpus`; see `Ingest.run`. Publishes nothing when nothing changed.
+
+    Raises:
+        IndexBusyError: Another process writes to the index.
+        EncoderMismatchError: The index was built with another encoder.
+    """
+    from search.encoder import load_encoder
+    from search.language import LanguageDetector
+
+    options = options or IngestOptions()
+    next(iter(iter_files(corpus, options=options.read)), None)  # a folder that is not there fails before anything else
+    folder = IndexFolder(settings.index_folder)
+    with folder.write_lock(wait_s=wait_s):
+        encoder = encoder or load_encoder(
+            settings.encoder, backend=settings.backend, threads=settings.threads, cache_dir=settings.encoders_folder
+        )
+        if not fresh and (unchanged := _unchanged(corpus, settings, folder, encoder, options)):
+            return unchanged
+        with _workspace(settings, folder, encoder, fresh) as space:
+            job = Ingest(
+                store=space.store, ledger=space.ledger, encoder=encoder, detector=LanguageDetector(),
+                language_map=space.language_map, options=options, progress=progress,
+            )  # fmt: skip
+            summary = job.run(corpus)
+            manifest = _finish(space, encoder.name, encoder.fingerprint)
+        if not settings.store:
+            folder.publish(manifest)
+    return summary
+
+
+def _unchanged(
+    corpus: Path, settings: Settings, folder: IndexFolder, encoder: Encoder, options: IngestOptions
+) -> Summary | None:
+    """The summary when there is nothing to do: saves copying the current generation."""
+    if settings.store or folder.building.exists() or folder.current_number() is None:
+        return None
+    generation = folder.current()
+    check_encoder(generation.manifest, encoder)
+    with closing(Ledger(generation.path / LEDGER, read_only=True)) as ledger:
+        return count_unchanged(corpus, ledger, options)
+
+
+def dry_run(corpus: Path, options: IngestOptions) -> Summary:
+    """Read everything and count, without an encoder and without writing."""
+    summary = Summary()
+    for item in iter_files(corpus, options=options.read):
+        summary.files += 1
+        if isinstance(item, Skipped):
+            summary.skipped.append(item)
+            continue
+        summary.read += 1
+        summary.bytes += item.size
+        for document in iter_documents(item, options.read):
+            if isinstance(document, Skipped):
+                summary.skipped.append(document)
+            else:
+                summary.documents += 1
+    return summary
+
+
+def size_of(corpus: Path) -> int:
+    """Bytes of the files that an ingest would look at."""
+    return sum(0 if isinstance(item, Skipped) else item.size for item in iter_files(corpus, options=IngestOptions().read))
+
+
+def status(settings: Settings) -> Status:
+    """What the index holds.
+
+    Raises:
+        IndexNotFoundError: There is none.
+    """
+    folder = IndexFolder(settings.index_folder)
+    if settings.store:
+        opened = open_index(settings)
+        opened.close()
+        manifest, where, place = opened.manifest, f"{collection_name(settings)} on {settings.store}", folder.path
+        ledger_path = _server_ledger(settings)
+    else:
+        generation = folder.current()
+        manifest, where, place = generation.manifest, str(folder.path), generation.path
+        ledger_path = generation.path / LEDGER
+    with closing(Ledger(ledger_path, read_only=True)) as ledger:
+        roots, skipped = [path for path, _ in ledger.roots()], ledger.skipped()
+        files = [row.source for row in ledger.iter_files()]
+    size = sum(path.stat().st_blocks * 512 for path in place.rglob("*") if path.is_file())
+    return Status(where, manifest, roots, files, skipped, folder.building.exists(), size)
+
+
+def remove(settings: Settings, names: list[str] | None, *, wait_s: float = 0.0) -> list[str]:
+    """Remove documents by id, file or folder, or all of them with None; returns the ids removed.
+
+    Raises:
+        IndexNotFoundError: There is no index.
+        SourceError: A name matches nothing; nothing is removed.
+    """
+    folder = IndexFolder(settings.index_folder)
+    with folder.write_lock(wait_s=wait_s):
+        opened = open_index(settings)
+        opened.close()
+        with _workspace(settings, folder, None, fresh=False) as space:
+            removed = remove_documents(space.store, space.ledger, names)
+            manifest = _finish(space, opened.manifest.encoder, opened.manifest.encoder_fingerprint)
+        if not settings.store:
+            folder.publish(manifest)
+    return removed
+
+
+@contextmanager
+def _workspace(settings: Settings, folder: IndexFolder, encoder: Encoder | None, fresh: bool) -> Iterator[Workspace]:
+    space = _open_server(settings, encoder, fresh) if settings.store else _open_building(folder, encoder, fresh)
+    try:
+        yield space
+    finally:
+        space.close()
+
+
+def _open_building(folder: IndexFolder, encoder: Encoder | None, fresh: bool) -> Workspace:
+    from search.store.edge import EdgeStore
+
+    number = folder.current_number()
+    manifest = None if number is None or fresh else folder.current().manifest
+    if manifest is not None and encoder is not None:
+        check_encoder(manifest, encoder)
+    path = folder.begin(fresh=fresh)
+    _finish_remap(path)
+    ledger = Ledger(path / LEDGER)
+    try:
+        language_map = _load_or_fit_map(path, ledger, encoder)
+        store = EdgeStore(path / SHARD, int(ledger.meta("dimension") or 0))
+    except BaseException:
+        ledger.close()
+        raise
+    space = Workspace(path, store, ledger, language_map, manifest)
+    space.replace_map = lambda new: _remap(space, new)
+    return space
+
+
+def _open_server(settings: Settings, encoder: Encoder | None, fresh: bool) -> Workspace:
+    """A collection changes in place; its ledger is kept in the home folder of whoever ingests."""
+    client, name = connect(settings.store or "", settings.api_key), collection_name(settings)
+    path = _server_ledger(settings)
+    exists = collection_exists(client, name)
+    if exists and fresh:
+        drop_collection(client, name)
+    if fresh or not exists:
+        path.unlink(missing_ok=True)
+    metadata = read_metadata(client, name) if exists and not fresh else {}
+    manifest, language_map = read_server_metadata(metadata, name) if metadata else (None, None)
+    if manifest is not None and encoder is not None:
+        check_encoder(manifest, encoder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(path)
+    fitted = _load_or_fit_map(path.parent, ledger, encoder)
+    store = ServerStore(client, name, int(ledger.meta("dimension") or 0))
+    return Workspace(path.parent, store, ledger, language_map or fitted, manifest)
+
+
+def _server_ledger(settings: Settings) -> Path:
+    key = hashlib.sha256(f"{settings.store}\0{collection_name(settings)}".encode()).hexdigest()[:16]
+    return settings.home.expanduser() / "servers" / key / LEDGER
+
+
+def _load_or_fit_map(path: Path, ledger: Ledger, encoder: Encoder | None) -> LanguageMap:
+    """The map of an index that goes on, or the first one of a new index; remembers the encoder in the ledger."""
+    known = ledger.meta("encoder_fingerprint")
+    if known is None and encoder is not None:
+        offsets = load_shipped_offsets(encoder.name, encoder.fingerprint)
+        first = fit_language_map(offsets, None) if offsets else LanguageMap.identity(encoder.dimension)
+        first.save(path / LANGUAGE_MAP)
+        ledger.set_meta("dimension", str(encoder.dimension))
+        ledger.set_meta("encoder", encoder.name)
+        ledger.set_meta("encoder_fingerprint", encoder.fingerprint)
+        return first
+    if encoder is not None and known != encoder.fingerprint:
+        raise EncoderMismatchError(
+            f"an unfinished ingest used the encoder {ledger.meta('encoder')}, not {encoder.name}. "
+            "Use that one again, or start over with --fresh."
+        )
+    return LanguageMap.load(path / LANGUAGE_MAP)
+
+
+def _finish(space: Workspace, encoder_name: str, fingerprint: str) -> IndexManifest:
+    """Refine the language map, build the search structures and write down what the index holds now."""
+    chunks = space.store.count()
+    fitted_at = int(space.ledger.meta("chunks_at_fit") or 0)
+    if space.replace_map is not None and chunks and chunks >= REFIT_GROWTH * fitted_at:
+        offsets = load_shipped_offsets(encoder_name, fingerprint)
+        space.replace_map(fit_language_map(offsets, _language_sums(space)))
+        space.ledger.set_meta("chunks_at_fit", str(chunks))
+        fitted_at = chunks
+    space.store.optimize()
+    documents, _ = space.ledger.totals()
+    moment = now()
+    manifest = IndexManifest(
+        encoder=encoder_name,
+        encoder_fingerprint=fingerprint,
+        dimension=space.store.dimension,
+        map_fingerprint=space.language_map.fingerprint,
+        documents=documents,
+        chunks=chunks,
+        languages=dict(space.store.facet("lang", limit=1000)),
+        chunks_at_fit=fitted_at,
+        created=space.manifest.created if space.manifest else moment,
+        updated=moment,
+        panlingua_version=version(),
+    )
+    if isinstance(space.store, ServerStore):
+        write_metadata(space.store.client, space.store.collection, server_metadata(manifest, space.language_map))
+    return manifest
+
+
+def _language_sums(space: Workspace) -> LanguageSums:
+    sums = LanguageSums(space.store.dimension)
+    for batch in _batches(space.store.iter_points(with_vectors=True)):
+        known = [point for point in batch if point.chunk.lang != UNDETERMINED]
+        if known:
+            vectors = space.language_map.unmap_documents(np.stack([point.dense for point in known]))
+            sums.add([point.chunk.lang for point in known], vectors)
+    return sums
+
+
+def _remap(space: Workspace, new: LanguageMap) -> None:
+    """Rewrite the shard under another map, beside the old one, and swap; a kill leaves one or the other."""
+    from search.store.edge import EdgeStore
+
+    if new.fingerprint == space.language_map.fingerprint:
+        return
+    fresh = space.folder / "shard.new"
+    target = EdgeStore(fresh, space.store.dimension)
+    for batch in _batches(space.store.iter_points(with_vectors=True)):
+        stored = new.map_documents(space.language_map.unmap_documents(np.stack([point.dense for point in batch])))
+        target.upsert([Point(p.chunk, dense, p.sparse) for p, dense in zip(batch, stored, strict=True)])
+    target.flush()
+    target.close()
+    new.save(space.folder / "language_map.new")
+    (space.folder / "remap.complete").touch()
+    space.store.close()
+    _finish_remap(space.folder)
+    space.store = EdgeStore(space.folder / SHARD, target.dimension)
+    space.language_map = new
+
+
+def _finish_remap(path: Path) -> None:
+    """Swap in a shard that was rewritten completely, or throw away one that was not."""
+    marker, fresh, new_map = path / "remap.complete", path / "shard.new", path / "language_map.new"
+    if marker.exists():
+        if fresh.exists():
+            shutil.rmtree(path / SHARD, ignore_errors=True)
+            fresh.rename(path / SHARD)
+        if new_map.exists():
+            new_map.replace(path / LANGUAGE_MAP)
+        marker.unlink()
+    shutil.rmtree(fresh, ignore_errors=True)
+    new_map.unlink(missing_ok=True)
+
+
+def _batches(points: Iterator[Point]) -> Iterator[list[Point]]:
+    batch: list[Point] = []
+    for point in points:
+        batch.append(point)
+        if len(batch) == 4 * UPSERT_BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,119 @@
+"""The `indexer` command: parse, call, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from indexer.console import describe, progress_bar
+from search.console import emit, run, say
+from search.errors import SettingsError
+from search.settings import Settings, load_settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Fill and keep an index of your documents.")
+
+IndexOption = Annotated[Optional[str], typer.Option("--index", help="name in the home folder, or a path")]
+StoreOption = Annotated[Optional[str], typer.Option("--store", help="URL of a Qdrant server")]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout")]
+
+
+@app.command()
+def ingest(
+    corpus: Annotated[Path, typer.Argument(help="a folder, or one file")],
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="build the index anew; the old one serves until it is done")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="read everything, write nothing")] = False,
+    wait: Annotated[float, typer.Option(help="seconds to wait while another ingest holds the index")] = 0.0,
+    max_tokens: Annotated[int, typer.Option(min=32, max=480, help="longest chunk")] = 256,
+    overlap: Annotated[int, typer.Option(min=0, max=200, help="tokens shared by neighbouring chunks")] = 32,
+    text_column: Annotated[Optional[list[str]], typer.Option(help="column of a table that holds text (repeat)")] = None,
+    title_column: Annotated[Optional[str], typer.Option(help="column that holds the title")] = None,
+    id_column: Annotated[Optional[str], typer.Option(help="column that identifies a record")] = None,
+    date_column: Annotated[Optional[str], typer.Option(help="column that holds the date")] = None,
+    index: IndexOption = None,
+    store: StoreOption = None,
+    encoder: Annotated[Optional[str], typer.Option(help="built-in name, folder or hub id")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the index into step with a folder: read what is new or changed, remove what is gone."""
+    from indexer import build
+    from indexer.chunking import ChunkOptions
+    from indexer.pipeline import IngestOptions
+    from indexer.sources import ReadOptions
+
+    if overlap >= max_tokens:
+        raise SettingsError(f"--overlap must be smaller than --max-tokens, got {overlap} and {max_tokens}")
+    read = ReadOptions(
+        text_columns=tuple(text_column or ()), title_column=title_column, id_column=id_column, date_column=date_column
+    )
+    options = IngestOptions(read=read, chunk=ChunkOptions(max_tokens=max_tokens, overlap_tokens=overlap))
+    if dry_run:
+        summary = build.dry_run(corpus, options)
+    else:
+        settings = load_settings(index=index, store=store, encoder=encoder)
+        with progress_bar(build.size_of(corpus), quiet=as_json) as progress:
+            summary = build.ingest(corpus, settings, options=options, fresh=fresh, wait_s=wait, progress=progress)
+    if as_json:
+        emit(summary.as_json())
+    else:
+        print(describe(summary) + ("\nnothing was written (dry run)" if dry_run else ""))
+
+
+@app.command()
+def status(
+    files: Annotated[bool, typer.Option("--files", help="list the files")] = False,
+    skipped: Annotated[bool, typer.Option("--skipped", help="list what was skipped, with reasons")] = False,
+    index: IndexOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what the index holds."""
+    from indexer import build
+
+    state = build.status(load_settings(index=index, store=store))
+    if as_json:
+        emit(state.as_json())
+        return
+    for line in state.lines():
+        print(line)
+    for source in state.files if files else ():
+        print(source)
+    for source, reason in state.skipped if skipped else ():
+        print(f"{source}: {reason}")
+
+
+@app.command()
+def remove(
+    names: Annotated[
+        Optional[list[str]], typer.Argument(help="ids of documents, files, or folders ending in /")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="remove every document")] = False,
+    wait: Annotated[float, typer.Option(help="seconds to wait while another ingest holds the index")] = 0.0,
+    index: IndexOption = None,
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove documents from the index; the files stay, and the next ingest of their folder adds them again."""
+    from indexer import build
+
+    if bool(names) == everything:
+        raise SettingsError("name the documents, files or folders to remove, or give --all (not both)")
+    settings: Settings = load_settings(index=index, store=store)
+    removed = build.remove(settings, None if everything else names, wait_s=wait)
+    if as_json:
+        emit({"event": "removed", "documents": removed})
+    else:
+        say("the files are still there: the next ingest of their folder adds them again") if removed else None
+        print(f"{len(removed)} documents removed")
+
+
+def main() -> None:
+    """Run the command."""
+    run(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,2 @@
+CHILD_FORMATS=DOCUMENT_FORMATS=()
+Extracted=extract=None

@@ -1,0 +1,189 @@
+"""The ledger: what the index holds of which file, so that an ingest reads only what is new or changed.
+
+One SQLite file inside the generation it describes, copied and swapped with it. A document's row is written after its
+chunks are durable in the store and dropped before they are replaced; so a row always means "complete in the store".
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from search.errors import IndexFormatError, StoreError
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS roots (path TEXT PRIMARY KEY, prefix TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS files (
+    source TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, digest TEXT NOT NULL,
+    options TEXT NOT NULL, skipped TEXT);
+CREATE TABLE IF NOT EXISTS documents (
+    id TEXT PRIMARY KEY, source TEXT NOT NULL, digest TEXT NOT NULL, chunks INTEGER NOT NULL, run INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS documents_source ON documents (source);
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """State of one file: what it looked like when it was read, and why it was skipped, if it was."""
+
+    source: str
+    size: int
+    mtime_ns: int
+    digest: str
+    options: str
+    skipped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRow:
+    """One document that is complete in the store. `run` is the ingest that saw it last."""
+
+    id: str
+    source: str
+    digest: str
+    chunks: int
+    run: int
+
+
+class Ledger:
+    """Open or create the ledger at `path`; with `read_only`, that of a published generation, without touching it.
+
+    Raises:
+        IndexFormatError: The file is damaged or of another version.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        self._read_only = read_only
+        try:
+            if read_only:
+                uri = f"file:{quote(str(path))}?mode=ro&immutable=1"
+                self._db = sqlite3.connect(uri, uri=True, isolation_level=None)
+            else:
+                self._db = sqlite3.connect(path, isolation_level=None)
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")
+                self._db.executescript(SCHEMA)
+            found = self.meta("schema")
+        except sqlite3.DatabaseError as error:
+            message = f"the ledger {path} is damaged ({error}). Run `indexer ingest FOLDER --fresh` to build it again."
+            raise IndexFormatError(message) from error
+        if found is None:
+            self.set_meta("schema", str(SCHEMA_VERSION))
+        elif found != str(SCHEMA_VERSION):
+            self._db.close()
+            message = f"the ledger {path} has version {found}, this program reads {SCHEMA_VERSION}."
+            raise IndexFormatError(f"{message} Run `indexer ingest FOLDER --fresh`.")
+
+    def close(self) -> None:
+        """Fold the write-ahead log into the file, so that the file alone is the ledger, and close it."""
+        if not self._read_only:
+            self._db.execute("PRAGMA journal_mode=DELETE")
+        self._db.close()
+
+    def meta(self, key: str) -> str | None:
+        """A stored value, or None."""
+        row = self._db.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Store a value."""
+        self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def prefix_of(self, root: Path) -> str:
+        """What the ids of this root's documents begin with: nothing for the first root, `name/` for later ones."""
+        path = _text(str(root))
+        row = self._db.execute("SELECT prefix FROM roots WHERE path=?", (path,)).fetchone()
+        if row is not None:
+            return str(row[0])
+        taken = {prefix for (prefix,) in self._db.execute("SELECT prefix FROM roots")}
+        base = _text(root.name) or "root"
+        candidates = ("" if not taken else f"{base}{n if n > 1 else ''}/" for n in range(1, len(taken) + 3))
+        prefix = next(candidate for candidate in candidates if candidate not in taken)
+        self._write("INSERT INTO roots VALUES (?, ?)", (path, prefix))
+        return prefix
+
+    def roots(self) -> list[tuple[str, str]]:
+        """The folders ingested so far, with the prefix of their ids."""
+        return [(str(path), str(prefix)) for path, prefix in self._db.execute("SELECT path, prefix FROM roots")]
+
+    def file(self, source: str) -> FileRow | None:
+        """State of a file, or None when it is new."""
+        row = self._db.execute("SELECT * FROM files WHERE source=?", (_text(source),)).fetchone()
+        return None if row is None else FileRow(*row)
+
+    def put_file(self, row: FileRow) -> None:
+        """Record a file as dealt with."""
+        values = (_text(row.source), row.size, row.mtime_ns, row.digest, row.options, row.skipped)
+        self._write("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", values)
+
+    def drop_file(self, source: str) -> None:
+        """Forget a file; its documents must have been dropped before."""
+        self._write("DELETE FROM files WHERE source=?", (_text(source),))
+
+    def iter_files(self, prefix: str = "") -> Iterator[FileRow]:
+        """Files whose source begins with `prefix`, in order."""
+        for row in self._db.execute("SELECT * FROM files ORDER BY source").fetchall():
+            if row[0].startswith(prefix):
+                yield FileRow(*row)
+
+    def document(self, document_id: str) -> DocumentRow | None:
+        """State of a document, or None when it is not complete in the store."""
+        row = self._db.execute("SELECT * FROM documents WHERE id=?", (_text(document_id),)).fetchone()
+        return None if row is None else DocumentRow(*row)
+
+    def documents_of(self, source: str, *, before_run: int | None = None) -> list[str]:
+        """Ids of a file's documents; with `before_run`, those not seen in that run."""
+        run = -1 if before_run is None else before_run
+        rows = self._db.execute(
+            "SELECT id FROM documents WHERE source=? AND (?=-1 OR run<>?) ORDER BY id", (_text(source), run, run)
+        )
+        return [str(row[0]) for row in rows.fetchall()]
+
+    def put_documents(self, rows: list[DocumentRow]) -> None:
+        """Record documents whose chunks are durable, all or none."""
+        values = [(_text(row.id), _text(row.source), row.digest, row.chunks, row.run) for row in rows]
+        self._write_many("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?)", values)
+
+    def touch_document(self, document_id: str, run: int) -> None:
+        """Mark an unchanged document as seen in this run."""
+        self._write("UPDATE documents SET run=? WHERE id=?", (run, _text(document_id)))
+
+    def drop_documents(self, document_ids: list[str]) -> None:
+        """Forget documents, before their chunks are removed or replaced."""
+        self._write_many("DELETE FROM documents WHERE id=?", [(_text(document_id),) for document_id in document_ids])
+
+    def totals(self) -> tuple[int, int]:
+        """Documents and chunks that are complete in the store."""
+        documents, chunks = self._db.execute("SELECT COUNT(*), COALESCE(SUM(chunks), 0) FROM documents").fetchone()
+        return int(documents), int(chunks)
+
+    def skipped(self) -> list[tuple[str, str]]:
+        """Files that were skipped, each with its reason."""
+        rows = self._db.execute("SELECT source, skipped FROM files WHERE skipped IS NOT NULL ORDER BY source")
+        return [(str(source), str(reason)) for source, reason in rows.fetchall()]
+
+    def _write(self, statement: str, values: tuple[object, ...]) -> None:
+        self._write_many(statement, [values])
+
+    def _write_many(self, statement: str, rows: list[tuple[object, ...]]) -> None:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(statement, rows)
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise StoreError(
+                f"cannot write the ledger {self.path}: {error}. Free some disk space and run it again."
+            ) from error
+
+
+def _text(value: str) -> str:
+    """File names that are not valid UTF-8 are stored by their bytes' escapes, as Python holds them."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,323 @@
+"""Ingest: files to documents to chunks to vectors to a store, incrementally and safe against a kill at any moment.
+
+Order of every batch: forget the document in the ledger, remove its old chunks, write the new ones, flush the store,
+record the document. Whatever is killed in between is read again by the next run; nothing is doubled, because ids are
+deterministic and a document without a row is removed before it is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import tokenizers
+
+from indexer.chunking import ChunkOptions, Detector, chunk_document, passage_text
+from indexer.documents import Document, Skipped
+from indexer.ledger import DocumentRow, FileRow, Ledger
+from indexer.sources import ReadOptions, SourceFile, iter_documents, iter_files
+from search.balance import LanguageMap
+from search.errors import SourceError
+from search.lexical import document_vector
+from search.records import Chunk, Point, Vectors
+from search.store.base import VectorStore
+
+BATCH_CHUNKS = 256
+logger = logging.getLogger(__name__)
+
+
+class DocumentEncoder(Protocol):
+    """What ingest needs of an encoder."""
+
+    @property
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        """The encoder's tokenizer."""
+
+    def encode_documents(self, texts: list[str]) -> Vectors:
+        """Unit vectors (B, D)."""
+
+
+@dataclass
+class Summary:
+    """Counts of one ingest. Skipped files carry their reasons; `bytes` is what was read of new and changed files."""
+
+    files: int = 0
+    read: int = 0
+    unchanged: int = 0
+    documents: int = 0
+    chunks: int = 0
+    removed: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    languages: Counter[str] = field(default_factory=Counter)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, object]:
+        """For `--json`."""
+        return {**asdict(self), "languages": dict(self.languages.most_common()), "event": "summary"}
+
+
+@dataclass(frozen=True, slots=True)
+class IngestOptions:
+    """How to read and cut; kept with the index, so that a change of options reads the files again."""
+
+    read: ReadOptions = field(default_factory=ReadOptions)
+    chunk: ChunkOptions = field(default_factory=ChunkOptions)
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the options."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+
+
+Progress = Callable[[int, str], None]
+"""Called with the bytes dealt with since the last call and the file at hand."""
+
+
+class Ingest:
+    """One run over a corpus into one store and its ledger.
+
+    Args:
+        store: An open, writable store.
+        ledger: The ledger of that store.
+        encoder: Encodes passages.
+        detector: Splits documents by language.
+        language_map: Applied to every vector before it is stored.
+        options: How to read and cut.
+        progress: Told how far the run is.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: VectorStore,
+        ledger: Ledger,
+        encoder: DocumentEncoder,
+        detector: Detector,
+        language_map: LanguageMap,
+        options: IngestOptions,
+        progress: Progress = lambda _bytes, _source: None,
+    ) -> None:
+        self.store, self.ledger, self.encoder, self.detector = store, ledger, encoder, detector
+        self.language_map, self.options, self.progress = language_map, options, progress
+        self.summary = Summary()
+        self._chunks: list[Chunk] = []
+        self._documents: dict[str, DocumentRow] = {}
+        self._files: list[FileRow] = []
+        self._run = int(ledger.meta("run") or 0) + 1
+        ledger.set_meta("run", str(self._run))
+
+    def run(self, root: Path) -> Summary:
+        """Bring the store into step with the files below `root` (a folder, or one file).
+
+        Raises:
+            SourceError: `root` does not exist, or holds no document any more although it did.
+            StoreError: The store or the ledger cannot be written; what was reported done stays.
+        """
+        started = time.monotonic()
+        prefix = self.ledger.prefix_of((root if root.is_dir() else root.parent).resolve()) if root.exists() else ""
+        seen: set[str] = set()
+        unreadable: list[str] = []
+        for item in iter_files(root, options=self.options.read):
+            self.summary.files += 1
+            if isinstance(item, Skipped):
+                item = replace(item, source=prefix + item.source)
+                self.summary.skipped.append(item)
+                unreadable.append(item.source)
+                continue
+            file = replace(item, relative=prefix + item.relative)
+            seen.add(file.relative)
+            self._ingest_file(file)
+            self.progress(file.size, file.relative)
+        self._write()
+        if root.is_dir():
+            self._remove_vanished(root, prefix, seen, unreadable)
+        self.store.flush()
+        self.summary.seconds = time.monotonic() - started
+        return self.summary
+
+    def _ingest_file(self, file: SourceFile) -> None:
+        row = self.ledger.file(file.relative)
+        known = row if row and row.options == self.options.fingerprint else None
+        if known and (known.size, known.mtime_ns) == (file.size, file.mtime_ns):
+            self._count_unchanged(known)
+            return
+        try:
+            digest = file_digest(file.path)
+        except OSError as error:
+            self.summary.skipped.append(Skipped(file.relative, f"cannot be read: {error.strerror or error}"))
+            return
+        new = FileRow(file.relative, file.size, file.mtime_ns, digest, self.options.fingerprint)
+        if known and known.digest == digest:
+            self.ledger.put_file(replace(new, skipped=known.skipped))
+            self._count_unchanged(known)
+            return
+        self._read_file(file, new)
+
+    def _count_unchanged(self, row: FileRow) -> None:
+        self.summary.unchanged += 1
+        if row.skipped is not None:
+            self.summary.skipped.append(Skipped(row.source, row.skipped))
+
+    def _read_file(self, file: SourceFile, row: FileRow) -> None:
+        skipped: list[Skipped] = []
+        found = 0
+        for item in iter_documents(file, self.options.read):
+            if isinstance(item, Document):
+                found += 1
+                item = self._ingest_document(item) or item
+            if isinstance(item, Skipped):
+                skipped.append(item)
+        stale = self.ledger.documents_of(file.relative, before_run=self._run)
+        if found:
+            self._remove(stale)
+        elif stale:
+            skipped = [replace(item, reason=f"{item.reason}; the version indexed before is kept") for item in skipped]
+        self.summary.read += 1
+        self.summary.bytes += file.size
+        self.summary.skipped += skipped
+        reasons = "; ".join(dict.fromkeys(item.reason for item in skipped[:5]))
+        self._files.append(replace(row, skipped=reasons or None))
+
+    def _ingest_document(self, document: Document) -> Skipped | None:
+        digest = document_digest(document, self.options)
+        row = self.ledger.document(document.id)
+        if document.id in self._documents or (row and row.run == self._run):
+            return Skipped(document.id, "another document has the same id; make the ids unique")
+        if row and row.digest == digest:
+            self.ledger.touch_document(document.id, self._run)
+            return None
+        self.ledger.drop_documents([document.id])
+        self.store.delete_documents([document.id])
+        count = 0
+        for chunk in chunk_document(
+            document, tokenizer=self.encoder.tokenizer, detector=self.detector, options=self.options.chunk
+        ):
+            count += 1
+            self._chunks.append(chunk)
+            self.summary.languages[chunk.lang] += 1
+            if len(self._chunks) >= BATCH_CHUNKS:
+                self._write()
+        if count == 0:
+            return Skipped(document.id, "no text to index")
+        self.summary.documents += 1
+        self.summary.chunks += count
+        self._documents[document.id] = DocumentRow(document.id, document.source, digest, count, self._run)
+        return None
+
+    def _write(self) -> None:
+        """Make the pending chunks durable, then record the documents and files that are complete by it."""
+        if self._chunks:
+            vectors = self.encoder.encode_documents([passage_text(chunk) for chunk in self._chunks])
+            stored = self.language_map.map_documents(vectors)
+            self.store.upsert(
+                [
+                    Point(chunk, dense, document_vector(passage_text(chunk)))
+                    for chunk, dense in zip(self._chunks, stored, strict=True)
+                ]
+            )
+            self.store.flush()
+            self._chunks.clear()
+        self.ledger.put_documents(list(self._documents.values()))
+        for row in self._files:
+            self.ledger.put_file(row)
+        self._documents.clear()
+        self._files.clear()
+
+    def _remove(self, document_ids: list[str]) -> None:
+        if document_ids:
+            self.ledger.drop_documents(document_ids)
+            self.store.delete_documents(document_ids)
+            self.summary.removed += len(document_ids)
+
+    def _remove_vanished(self, root: Path, prefix: str, seen: set[str], unreadable: list[str]) -> None:
+        """Drop what is gone from the folder; what could not be read this time is kept."""
+        folders = tuple(source + "/" for source in unreadable)
+        known = _files_of_root(self.ledger, prefix)
+        gone = [
+            row.source
+            for row in known
+            if row.source not in seen and row.source not in unreadable and not row.source.startswith(folders)
+        ]
+        if gone and not seen:
+            raise SourceError(
+                f"{root} holds no document any more, but {len(gone)} of its files are indexed; nothing was removed. "
+                "If it should be empty, run `indexer remove --all`; otherwise check that the folder is mounted."
+            )
+        for source in gone:
+            self._remove(self.ledger.documents_of(source))
+            self.ledger.drop_file(source)
+
+
+def count_unchanged(root: Path, ledger: Ledger, options: IngestOptions) -> Summary | None:
+    """The summary of an ingest that would find every file as it was, or None when there is something to do."""
+    started = time.monotonic()
+    resolved = str((root if root.is_dir() else root.parent).resolve())
+    prefix = next((prefix for path, prefix in ledger.roots() if path == resolved), None)
+    if prefix is None:
+        return None
+    summary, sources = Summary(), set()
+    for item in iter_files(root, options=options.read):
+        summary.files += 1
+        if isinstance(item, Skipped):
+            summary.skipped.append(replace(item, source=prefix + item.source))
+            continue
+        row = ledger.file(prefix + item.relative)
+        expected = (item.size, item.mtime_ns, options.fingerprint)
+        if row is None or (row.size, row.mtime_ns, row.options) != expected:
+            return None
+        sources.add(row.source)
+        summary.unchanged += 1
+        summary.skipped += [Skipped(row.source, row.skipped)] if row.skipped else []
+    if root.is_dir() and any(row.source not in sources for row in _files_of_root(ledger, prefix)):
+        return None
+    summary.seconds = time.monotonic() - started
+    return summary
+
+
+def _files_of_root(ledger: Ledger, prefix: str) -> list[FileRow]:
+    """The files of one root; those of the first root have no prefix, but not those of the others."""
+    others = tuple(other for _, other in ledger.roots() if other and other != prefix)
+    return [row for row in ledger.iter_files(prefix) if prefix or not row.source.startswith(others)]
+
+
+def remove_documents(store: VectorStore, ledger: Ledger, names: list[str] | None) -> list[str]:
+    """Remove documents by id, source or folder (ending in `/`), or all with None; returns the ids removed.
+
+    Raises:
+        SourceError: A name matches nothing; nothing is removed then.
+    """
+    chosen: dict[str, str] = {}
+    for name in [""] if names is None else names:
+        matches = [row.source for row in ledger.iter_files(name) if row.source == name or name[-1:] in ("/", "")]
+        found = {document: source for source in matches for document in ledger.documents_of(source)}
+        row = ledger.document(name)
+        found |= {row.id: row.source} if row else {}
+        if not found and names is not None:
+            raise SourceError(f"no document, file or folder {name!r} in the index; `indexer status --files` lists them")
+        chosen |= found
+    ledger.drop_documents(list(chosen))
+    store.delete_documents(list(chosen))
+    for source in set(chosen.values()):
+        if not ledger.documents_of(source):
+            ledger.drop_file(source)
+    store.flush()
+    return list(chosen)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def document_digest(document: Document, options: IngestOptions) -> str:
+    """SHA-256 of everything that decides what a document's chunks look like."""
+    parts = (document.text, document.title, document.headings, document.date, sorted(document.metadata.items()))
+    return hashlib.sha256(repr((*parts, options.chunk)).encode("utf-8", "surrogatepass")).hexdigest()

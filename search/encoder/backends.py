@@ -1,0 +1,116 @@
+"""What runs the network: token ids in, unit vectors out."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from search.errors import EncoderError
+from search.records import Vectors
+
+logger = logging.getLogger(__name__)
+
+CPU_BATCH_TOKENS = 4096
+GPU_BATCH_TOKENS = 65536
+
+TokenIds: TypeAlias = npt.NDArray[np.int64]
+
+
+class Backend(Protocol):
+    """Runs one batch; may be called from several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """Name to ask for it by."""
+
+    @property
+    def batch_tokens(self) -> int:
+        """How many tokens, padding included, a batch may hold."""
+
+    def forward(self, token_ids: TokenIds, mask: TokenIds) -> Vectors:
+        """Pooled vectors (B, D) float32 of padded `token_ids` (B, L); `mask` (B, L) is 1 on tokens, 0 on padding."""
+
+
+class TorchBackend:
+    """sentence-transformers' own modules, so that pooling, projections and normalisation are the folder's business."""
+
+    def __init__(
+        self, folder: Path, *, name: str = "torch", device: str | None = None, threads: int | None = None
+    ) -> None:
+        import torch
+
+        self.name = name
+        if threads:
+            torch.set_num_threads(threads)
+        self._torch = torch
+        dtype = torch.bfloat16 if name == "torch-bf16" else torch.float32
+        self.model = load_sentence_transformer(folder, device=device or ("cuda" if has_gpu() else "cpu"), dtype=dtype)
+        self._device = self.model.device
+        self.batch_tokens = CPU_BATCH_TOKENS if self._device.type == "cpu" else GPU_BATCH_TOKENS
+
+    def forward(self, token_ids: TokenIds, mask: TokenIds) -> Vectors:
+        """Pooled vectors (B, D) float32."""
+        torch = self._torch
+        with torch.inference_mode():
+            features = {"input_ids": torch.from_numpy(token_ids), "attention_mask": torch.from_numpy(mask)}
+            features = {name: tensor.to(self._device) for name, tensor in features.items()}
+            pooled = self.model(features)["sentence_embedding"]
+            return np.asarray(pooled.float().cpu().numpy(), dtype=np.float32)
+
+
+def has_gpu() -> bool:
+    """Whether torch can use an NVIDIA GPU; torch, slow to import, is asked only where there is a driver."""
+    driver = Path("/proc/driver/nvidia/version").exists() or Path("/dev/dxg").exists() or shutil.which("nvidia-smi")
+    if not driver:
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def load_sentence_transformer(folder: Path, *, device: str, dtype: Any) -> Any:
+    """The SentenceTransformer in `folder`, in evaluation mode, never running code from the folder.
+
+    Raises:
+        EncoderError: The folder is damaged or needs what is not installed.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        with quiet_transformers():
+            model = SentenceTransformer(
+                str(folder),
+                device=device,
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"dtype": dtype},
+            )
+    except Exception as error:  # the libraries below raise anything from KeyError to SafetensorError
+        raise EncoderError(
+            f"{folder}: sentence-transformers cannot load it ({type(error).__name__}: {error}). "
+            "Save or download the encoder again; encoders that bring their own code are not run."
+        ) from error
+    return model.eval()
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no load reports on stderr while a model is loaded."""
+    from transformers.utils import logging as transformers_logging
+
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # upstream has no annotations
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # as above

@@ -1,0 +1,123 @@
+"""Texts to unit vectors: prompts, truncation, length-sorted batches, each text encoded once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from search.encoder.backends import Backend
+from search.encoder.manifest import Manifest
+from search.errors import EncoderError
+from search.records import Vectors
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+TEXTS_PER_ROUND = 4096
+CHARACTERS_PER_TOKEN = 64
+LENGTH_STEP = 8
+SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+class Encoder:
+    """Turns queries and documents into vectors whose dot product is their cosine; safe to share between threads.
+
+    A text longer than `max_tokens` is cut there. An empty or blank text gets the vector of its prompt alone, which is
+    of unit length like any other (callers that want no hit for it must not ask). Lone surrogates count as U+FFFD.
+    """
+
+    def __init__(self, manifest: Manifest, *, tokenizer: Tokenizer, pad_id: int, backend: Backend) -> None:
+        self.manifest = manifest
+        self.tokenizer = tokenizer
+        self.backend = backend
+        self._pad_id = pad_id
+        self._special_tokens = tokenizer.num_special_tokens_to_add(False)
+
+    def __repr__(self) -> str:
+        return f"Encoder({self.name!r}, dimension={self.dimension}, backend={self.backend.name!r})"
+
+    @property
+    def name(self) -> str:
+        """The name it was asked for by, shortened to the last part of a path."""
+        return self.manifest.name
+
+    @property
+    def dimension(self) -> int:
+        """Length D of the vectors."""
+        return self.manifest.dimension
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash over weights, tokenizer, pooling and prompts; the same for every backend and place on disk."""
+        return self.manifest.fingerprint
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest input in tokens, special tokens and prompt included."""
+        return self.manifest.max_tokens
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Vectors (B, D) float32 of unit length for what is searched with, in the order of `texts`."""
+        return self._encode(texts, self.manifest.query_prompt)
+
+    def encode_documents(self, texts: Sequence[str]) -> Vectors:
+        """Vectors (B, D) float32 of unit length for what is searched in, in the order of `texts`."""
+        return self._encode(texts, self.manifest.document_prompt)
+
+    def _encode(self, texts: Sequence[str], prompt: str) -> Vectors:
+        if isinstance(texts, (str, bytes)):
+            raise EncoderError(f"expected a list of texts, got one {type(texts).__name__}; wrap it: [text]")
+        limit = self.max_tokens * CHARACTERS_PER_TOKEN
+        prompted = [(prompt + _checked(text, i).strip()[:limit]).strip() for i, text in enumerate(texts)]
+        rows = {text: row for row, text in enumerate(dict.fromkeys(prompted))}
+        unique, vectors = list(rows), np.empty((len(rows), self.dimension), np.float32)
+        for start in range(0, len(unique), TEXTS_PER_ROUND):
+            self._encode_round(unique[start : start + TEXTS_PER_ROUND], vectors[start : start + TEXTS_PER_ROUND])
+        return vectors[[rows[text] for text in prompted]] if prompted else vectors
+
+    def _encode_round(self, texts: list[str], out: Vectors) -> None:
+        """Fill `out` (B, D) with the vectors of `texts`."""
+        ids = self._tokenize(texts)
+        for rows in iter_batches([len(row) for row in ids], self.backend.batch_tokens):
+            length = min(-(-len(ids[rows[-1]]) // LENGTH_STEP) * LENGTH_STEP, self.max_tokens)
+            token_ids = np.full((len(rows), length), self._pad_id, np.int64)
+            mask = np.zeros((len(rows), length), np.int64)
+            for place, row in enumerate(rows):
+                token_ids[place, : len(ids[row])] = ids[row]
+                mask[place, : len(ids[row])] = 1
+            vectors = self.backend.forward(token_ids, mask)
+            out[rows] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+    def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        encodings = self.tokenizer.encode_batch_fast(texts)
+        return [
+            (encoding.ids or [self._pad_id]) if len(encoding) <= self.max_tokens else self._truncate(text)
+            for text, encoding in zip(texts, encodings, strict=True)
+        ]
+
+    def _truncate(self, text: str) -> list[int]:
+        """Ids of the longest beginning that fits, with the special tokens around it."""
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        encoding.truncate(self.max_tokens - self._special_tokens)
+        return list(self.tokenizer.post_process(encoding).ids)
+
+
+def iter_batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Row numbers in batches of similar length, shortest first, each of at most `tokens` tokens when padded."""
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and (len(batch) + 1) * lengths[row] > tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _checked(text: str, place: int) -> str:
+    if not isinstance(text, str):
+        raise EncoderError(f"text {place} is a {type(text).__name__}, expected str: {text!r:.80}")
+    return SURROGATES.sub("\ufffd", text)

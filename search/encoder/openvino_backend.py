@@ -1,0 +1,132 @@
+"""OpenVINO: the fastest way measured to run an encoder on a CPU (`results/encoder-backends.md`)."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search.encoder.backends import CPU_BATCH_TOKENS, TokenIds, TorchBackend, quiet_transformers
+from search.encoder.cache import build_once
+from search.errors import EncoderError
+from search.records import Vectors
+
+logger = logging.getLogger(__name__)
+
+GRAPH_FILE = "model.xml"
+PROBE_COSINE = 0.999
+
+
+class OpenVinoBackend:
+    """Runs the graph exported from the torch modules; `bf16` where the CPU computes in it natively, else `f32`."""
+
+    def __init__(self, graph: Path, *, name: str = "openvino", threads: int | None = None) -> None:
+        self.name = name
+        self.batch_tokens = CPU_BATCH_TOKENS
+        core = import_openvino().Core()
+        native_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        self.precision = "bf16" if name == "openvino" and native_bf16 else "f32"
+        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self.precision}
+        if threads:
+            options["INFERENCE_NUM_THREADS"] = threads
+        try:
+            self._compiled = core.compile_model(str(graph), "CPU", options)
+        except RuntimeError as error:
+            raise EncoderError(f"{graph}: OpenVINO cannot load it ({error})") from error
+        self._local = threading.local()
+
+    def forward(self, token_ids: TokenIds, mask: TokenIds) -> Vectors:
+        """Pooled vectors (B, D) float32."""
+        request = getattr(self._local, "request", None)
+        if request is None:
+            request = self._local.request = self._compiled.create_infer_request()
+        request.infer([token_ids, mask], share_inputs=True)
+        return np.array(request.get_output_tensor(0).data, dtype=np.float32)
+
+
+def import_openvino() -> Any:
+    """The module, imported so that it reports nothing: by default it sends usage data to its maker on import."""
+    if "openvino" not in sys.modules:
+        blocked = sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: not importable
+        try:
+            import openvino  # noqa: F401
+        finally:
+            if blocked is None:
+                del sys.modules["openvino_telemetry"]
+    return sys.modules["openvino"]
+
+
+def load_openvino(folder: Path, target: Path, *, name: str, threads: int | None = None) -> OpenVinoBackend:
+    """The encoder in `folder` through its graph in `target`, which is exported when it is missing or unreadable.
+
+    Raises:
+        EncoderError: The encoder cannot be exported, or the exported graph computes something else.
+    """
+    build_once(target, lambda work: export_graph(folder, work), is_complete=_has_graph)
+    try:
+        return OpenVinoBackend(target / GRAPH_FILE, name=name, threads=threads)
+    except EncoderError as error:
+        logger.warning("%s; exporting it again", error)
+        shutil.rmtree(target, ignore_errors=True)
+        build_once(target, lambda work: export_graph(folder, work), is_complete=_has_graph)
+        return OpenVinoBackend(target / GRAPH_FILE, name=name, threads=threads)
+
+
+def _has_graph(target: Path) -> bool:
+    return (target / GRAPH_FILE).is_file() and (target / GRAPH_FILE).with_suffix(".bin").is_file()
+
+
+def export_graph(folder: Path, target: Path) -> Path:
+    """Export the encoder in `folder` into `target`. Needs torch, some 15 s.
+
+    Raises:
+        EncoderError: The encoder cannot be exported, or the exported graph computes something else.
+    """
+    logger.info("exporting %s for OpenVINO (once)", folder)
+    try:
+        return _export(folder, target / GRAPH_FILE)
+    except (EncoderError, OSError):
+        raise
+    except Exception as error:  # tracing and conversion raise anything
+        raise EncoderError(f"{folder}: cannot be exported for OpenVINO ({type(error).__name__}: {error})") from error
+
+
+def _export(folder: Path, graph: Path) -> Path:
+    import torch
+
+    class Pooled(torch.nn.Module):
+        def __init__(self, model: Any) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+            return self.model({"input_ids": input_ids, "attention_mask": attention_mask})["sentence_embedding"]
+
+    openvino = import_openvino()
+    reference = TorchBackend(folder, device="cpu")
+    token_ids = np.arange(5, 53, dtype=np.int64).reshape(2, 24)
+    mask = np.ones_like(token_ids)
+    mask[1, 9:] = 0
+    example = {"input_ids": torch.from_numpy(token_ids), "attention_mask": torch.from_numpy(mask)}
+    with quiet_transformers(), warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")
+        model = openvino.convert_model(Pooled(reference.model), example_input=example)
+    openvino.save_model(model, str(graph), compress_to_fp16=True)
+    for rows in (slice(0, 2), slice(1, 2)):
+        ids, used = token_ids[rows], mask[rows]
+        _compare(reference.forward(ids, used), OpenVinoBackend(graph).forward(ids, used), folder)
+    return graph
+
+
+def _compare(expected: Vectors, got: Vectors, folder: Path) -> None:
+    cosine = (expected * got).sum(1) / (np.linalg.norm(expected, axis=1) * np.linalg.norm(got, axis=1))
+    if not np.all(cosine >= PROBE_COSINE):
+        raise EncoderError(
+            f"{folder}: the OpenVINO export differs from torch (cosine {cosine.min():.4f}, allowed {PROBE_COSINE})"
+        )

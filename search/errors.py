@@ -1,0 +1,41 @@
+"""Errors that a person can act on: what failed, the value received, what is allowed, what to do next."""
+
+
+class PanlinguaError(Exception):
+    """Base of every error whose message is meant for the user."""
+
+
+class EncoderError(PanlinguaError, ValueError):
+    """An encoder cannot be found, read or used."""
+
+
+class EncoderMismatchError(EncoderError):
+    """The index was built with another encoder than the one asked for."""
+
+
+class StoreError(PanlinguaError, RuntimeError):
+    """The vector store refuses an operation or cannot be reached."""
+
+
+class IndexNotFoundError(PanlinguaError, FileNotFoundError):
+    """There is no index where one was expected."""
+
+
+class IndexBusyError(PanlinguaError, BlockingIOError):
+    """Another process is writing to the index."""
+
+
+class IndexFormatError(PanlinguaError, ValueError):
+    """An index or one of its files is damaged or of an unknown format."""
+
+
+class QueryError(PanlinguaError, ValueError):
+    """A query, filter or option of a search is not valid."""
+
+
+class SourceError(PanlinguaError, ValueError):
+    """A corpus, folder, file or record cannot be read."""
+
+
+class SettingsError(PanlinguaError, ValueError):
+    """A setting has a value that is not allowed."""

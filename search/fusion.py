@@ -1,0 +1,67 @@
+"""Fair hybrid ranking: words decide the order within a language, never how much room a language gets.
+
+Rank fusion of a dense and a lexical list lifts documents in the query's own language, since only they share its words:
+on a corpus in ten languages it undoes the language balance (mean average precision 0.44 dense, 0.31 fused; see
+results/balance.md). So the sequence of languages is the dense ranking's, and each language's places are filled in the
+order of the fused ranking.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Sequence
+
+from search.records import ScoredPoint
+
+RRF_K = 60
+
+
+def fuse_ranks(
+    lists: Sequence[Sequence[ScoredPoint]], weights: Sequence[float], *, k: int = RRF_K
+) -> list[ScoredPoint]:
+    """Weighted reciprocal rank fusion; score = sum of weight / (k + rank), ranks from 1.
+
+    Worked: lists [a, b] and [b], weights 1 and 1, k 60: b = 1/62 + 1/61 = 0.03252, a = 1/61 = 0.01639.
+
+    Returns:
+        The union of the lists by descending fused score, ties by ascending chunk id.
+
+    Source: Cormack, Clarke and Buettcher, 2009, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank
+    Learning Methods". Differs: weights; and it is computed here, not in the store, because a store's order of equal
+    scores changes between calls and with it the ranks.
+    """
+    scores: dict[str, float] = defaultdict(float)
+    points: dict[str, ScoredPoint] = {}
+    for ranked, weight in zip(lists, weights, strict=True):
+        for rank, point in enumerate(ranked, start=1):
+            scores[point.chunk.id] += weight / (k + rank)
+            points[point.chunk.id] = point
+    order = sorted(scores, key=lambda chunk_id: (-scores[chunk_id], chunk_id))
+    return [ScoredPoint(points[chunk_id].chunk, scores[chunk_id]) for chunk_id in order]
+
+
+def keep_language_places(dense: Sequence[ScoredPoint], fused: Sequence[ScoredPoint]) -> list[ScoredPoint]:
+    """Order `fused` so that the languages follow one another as in `dense`.
+
+    A language that `dense` does not hold keeps its rank in `fused`: an exact match in a language that the meaning did
+    not find stays where the words put it. What is left over when `dense` ends follows in fused order.
+
+    Worked: dense [de1, fr1, de2], fused [de2, de1, fr1] gives [de2, fr1, de1].
+
+    Args:
+        dense: Hits by meaning, best first.
+        fused: Hits by meaning and words, best first; holds every hit of `dense` when it was made of at least as many.
+
+    Returns:
+        The points of `fused`, each once; a score is 1 / (60 + rank), since fused scores do not follow this order.
+    """
+    waiting: dict[str, deque[ScoredPoint]] = defaultdict(deque)
+    for point in fused:
+        waiting[point.chunk.lang].append(point)
+    places: list[tuple[float, str]] = [(float(rank), point.chunk.lang) for rank, point in enumerate(dense)]
+    found = {lang for _, lang in places}
+    places += [(rank - 0.5, point.chunk.lang) for rank, point in enumerate(fused) if point.chunk.lang not in found]
+    ordered = [waiting[lang].popleft() for _, lang in sorted(places) if waiting[lang]]
+    taken = {point.chunk.id for point in ordered}
+    ordered += [point for point in fused if point.chunk.id not in taken]
+    return [ScoredPoint(point.chunk, 1.0 / (RRF_K + rank)) for rank, point in enumerate(ordered, start=1)]

@@ -1,0 +1,108 @@
+"""Open an index for searching, embedded or on a server: its store, its manifest and its language map together."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from search.balance import LanguageMap
+from search.errors import IndexNotFoundError
+from search.index import SHARD, IndexFolder
+from search.manifest import IndexManifest, parse_manifest
+from search.settings import Settings
+from search.store.base import VectorStore
+
+
+@dataclass(frozen=True)
+class OpenIndex:
+    """An index as it was when it was opened; `is_outdated` says whether a newer state was published since."""
+
+    store: VectorStore
+    manifest: IndexManifest
+    language_map: LanguageMap
+    is_outdated: Callable[[], bool]
+    close: Callable[[], None] = field(repr=False)
+
+    @property
+    def languages(self) -> list[str]:
+        """Languages of the index, most chunks first."""
+        return sorted(self.manifest.languages, key=lambda lang: (-self.manifest.languages[lang], lang))
+
+
+def open_index(settings: Settings) -> OpenIndex:
+    """Open what the settings name: the server when there is a store URL, else the embedded index.
+
+    Raises:
+        IndexNotFoundError: There is no such index.
+        IndexFormatError: It is damaged or of another version.
+        StoreError: The server cannot be reached.
+    """
+    return _open_server(settings) if settings.store else _open_embedded(settings.index_folder)
+
+
+def collection_name(settings: Settings) -> str:
+    """Name of the server's collection for this index."""
+    return f"panlingua-{settings.index_folder.name}"
+
+
+def server_metadata(manifest: IndexManifest, language_map: LanguageMap) -> dict[str, Any]:
+    """What is kept with a collection: the manifest and the language map as text."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "map"
+        language_map.save(path)
+        return {"manifest": manifest.model_dump_json(), "language_map": base64.b64encode(path.read_bytes()).decode()}
+
+
+def read_server_metadata(metadata: dict[str, Any], where: str) -> tuple[IndexManifest, LanguageMap]:
+    """What `server_metadata` made."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "map"
+        path.write_bytes(base64.b64decode(metadata["language_map"]))
+        return parse_manifest(metadata["manifest"], where), LanguageMap.load(path)
+
+
+def _open_embedded(path: Path) -> OpenIndex:
+    from search.store.edge import EdgeStore, make_reader_view
+
+    folder = IndexFolder(path)
+    while True:
+        generation = folder.current()
+        view = folder.new_reader_view()
+        try:
+            manifest, language_map = generation.manifest, generation.language_map
+            make_reader_view(generation.path / SHARD, view)
+            break
+        except BaseException:
+            shutil.rmtree(view, ignore_errors=True)
+            if folder.current_number() == generation.number:
+                raise
+    store = EdgeStore(view, manifest.dimension)
+
+    def close() -> None:
+        store.close()
+        shutil.rmtree(view, ignore_errors=True)
+
+    return OpenIndex(store, manifest, language_map, lambda: folder.current_number() != generation.number, close)
+
+
+def _open_server(settings: Settings) -> OpenIndex:
+    from search.store.server import ServerStore, collection_exists, connect, read_metadata
+
+    client, name = connect(settings.store or "", settings.api_key), collection_name(settings)
+    metadata = read_metadata(client, name) if collection_exists(client, name) else {}
+    if "manifest" not in metadata:
+        client.close()
+        message = f"there is no index {name!r} on {settings.store}; make one with `indexer ingest FOLDER --store URL`"
+        raise IndexNotFoundError(message)
+    manifest, language_map = read_server_metadata(metadata, f"{name} on {settings.store}")
+    store = ServerStore(client, name, manifest.dimension)
+
+    def is_outdated() -> bool:
+        return bool(read_metadata(client, name).get("manifest") != metadata["manifest"])
+
+    return OpenIndex(store, manifest, language_map, is_outdated, store.close)

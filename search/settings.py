@@ -1,0 +1,93 @@
+"""Runtime settings: a flag wins over the environment, the environment over `panlingua.toml`, that over the default."""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from search.errors import SettingsError
+
+DEFAULT_ENCODER = "multilingual-e5-small"
+
+
+def default_home() -> Path:
+    """The user's data folder for this application, by the platform's convention."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "panlingua"
+    if os.name == "nt":
+        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "panlingua"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "panlingua"
+
+
+class Settings(BaseSettings):
+    """Where things are kept and what runs them; read at the edges (command line, UI, API) only.
+
+    Every field can be set as `PANLINGUA_<NAME>` or in `panlingua.toml` in the home folder.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PANLINGUA_", extra="forbid", frozen=True)
+
+    home: Path = Field(default_factory=default_home, description="folder for indexes, encoders and caches")
+    index: str = Field(default="default", description="name of the index in the home folder, or a path")
+    store: str | None = Field(default=None, description="URL of a Qdrant server; none: the embedded index")
+    api_key: str | None = Field(default=None, repr=False, description="API key of the Qdrant server")
+    encoder: str = Field(default=DEFAULT_ENCODER, description="built-in name, local folder or hub id")
+    backend: str = Field(default="auto", description="auto, torch, torch-bf16, onnx-int8, ...")
+    threads: int | None = Field(default=None, ge=1, description="CPU threads of the encoder; none: all cores")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then the TOML file of the home folder."""
+        home = Path(os.environ.get("PANLINGUA_HOME") or default_home()).expanduser()
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=home / "panlingua.toml")
+        return init_settings, env_settings, toml
+
+    @property
+    def encoders_folder(self) -> Path:
+        """Where converted and exported encoders are cached."""
+        return self.home.expanduser() / "encoders"
+
+    @property
+    def index_folder(self) -> Path:
+        """The embedded index: a path when `index` looks like one, else a folder of that name in the home folder."""
+        if "/" in self.index or os.sep in self.index or self.index.startswith((".", "~")):
+            return Path(self.index).expanduser()
+        return self.home.expanduser() / "indexes" / self.index
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Settings with the given flags on top; flags of None count as not given.
+
+    Raises:
+        SettingsError: A value is not allowed; the message names the setting.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
+        raise SettingsError(f"settings: {lines}. Check the flags, PANLINGUA_* and panlingua.toml.") from error
+
+
+@lru_cache(maxsize=1)
+def version() -> str:
+    """Version of the installed package."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("panlingua")
+    except PackageNotFoundError:
+        return "0+source"

@@ -1,0 +1,1 @@
+"""Vector stores behind one protocol: Qdrant Edge (embedded) and a Qdrant server."""

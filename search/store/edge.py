@@ -1,0 +1,255 @@
+"""Qdrant Edge: the embedded store, in process and on disk.
+
+One process at a time may hold a shard open for writing (its write-ahead log is locked); `search.index` gives readers
+views of their own. Calls hold the GIL while they run.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qdrant_edge as qe
+
+from search.errors import PanlinguaError, StoreError
+from search.records import Chunk, Filter, Match, Point, Range, ScoredPoint, SparseVector, Vectors
+from search.store.base import (
+    DENSE,
+    HNSW_EF,
+    HNSW_EF_CONSTRUCT,
+    HNSW_FROM_POINTS,
+    HNSW_M,
+    LEXICAL,
+    OVERSAMPLING,
+    UPSERT_BATCH,
+    check_points,
+    check_query,
+    search_with_ties,
+)
+from search.store.payload import DATE_FIELDS, KEYWORD_FIELDS, equalities, field_path, from_payload, to_payload
+
+_SCROLL = 1000
+_FLOAT_BYTES = 4
+
+
+class EdgeStore:
+    """A shard on disk, opened for reading and writing.
+
+    Args:
+        path: The shard's folder; created when it does not exist or is empty.
+        dimension: Length of the dense vectors.
+        hnsw_from: From how many points on the graph and the int8 copies are built by `optimize`.
+
+    Raises:
+        StoreError: The shard is held by another process, damaged, or of another dimension.
+    """
+
+    def __init__(self, path: Path, dimension: int, *, hnsw_from: int = HNSW_FROM_POINTS) -> None:
+        self.path = path
+        self._dimension = dimension
+        config = _config(dimension, hnsw_from)
+        with _explained(f"cannot open the index at {path}"):
+            if path.is_dir() and any(path.iterdir()):
+                self._shard = qe.EdgeShard.load(str(path), config)
+            else:
+                path.mkdir(parents=True, exist_ok=True)
+                self._shard = qe.EdgeShard.create(str(path), config)
+                self._create_field_indexes()
+
+    @property
+    def dimension(self) -> int:
+        """Length D of the dense vectors."""
+        return self._dimension
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """See VectorStore."""
+        check_points(points, self._dimension)
+        for start in range(0, len(points), UPSERT_BATCH):
+            batch = [_to_edge(point) for point in points[start : start + UPSERT_BATCH]]
+            with _explained("cannot write to the index"):
+                self._shard.update(qe.UpdateOperation.upsert_points(batch))
+
+    def delete_documents(self, document_ids: Sequence[str]) -> None:
+        """See VectorStore."""
+        if document_ids:
+            chosen = qe.FieldCondition(key="document_id", match=qe.MatchAny(list(document_ids)))
+            with _explained("cannot delete from the index"):
+                self._shard.update(qe.UpdateOperation.delete_points_by_filter(qe.Filter(must=[chosen])))
+
+    def search_dense(
+        self, query: Vectors, *, limit: int, filter: Filter | None = None, exact: bool = False
+    ) -> list[ScoredPoint]:
+        """See VectorStore."""
+        check_query(query, self._dimension)
+        rescored = qe.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=OVERSAMPLING)
+        nearest = qe.Query.Nearest(query.tolist(), using=DENSE)
+
+        def search(wanted: int) -> list[ScoredPoint]:
+            params = qe.SearchParams(hnsw_ef=max(HNSW_EF, wanted), exact=exact, quantization=rescored)
+            return self._query(nearest, wanted, filter, params)
+
+        return search_with_ties(search, limit)
+
+    def search_lexical(self, query: SparseVector, *, limit: int, filter: Filter | None = None) -> list[ScoredPoint]:
+        """See VectorStore."""
+        if not len(query.indices):
+            return []
+        nearest = qe.Query.Nearest(qe.SparseVector(query.indices.tolist(), query.values.tolist()), using=LEXICAL)
+        return search_with_ties(lambda wanted: self._query(nearest, wanted, filter, None), limit)
+
+    def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[Point]:
+        """See VectorStore."""
+        with _explained("cannot read from the index"):
+            records = self._shard.retrieve(list(ids), True, with_vectors)
+        found = {str(record.id): record for record in records}
+        return [_from_edge(found[i]) for i in ids if i in found]
+
+    def iter_points(self, *, filter: Filter | None = None, with_vectors: bool = False) -> Iterator[Point]:
+        """See VectorStore."""
+        offset: Any = None
+        while True:
+            request = qe.ScrollRequest(
+                offset=offset, limit=_SCROLL, filter=_filter(filter), with_payload=True, with_vector=with_vectors
+            )
+            with _explained("cannot read from the index"):
+                records, offset = self._shard.scroll(request)
+            yield from map(_from_edge, records)
+            if offset is None:
+                return
+
+    def count(self, filter: Filter | None = None) -> int:
+        """See VectorStore."""
+        with _explained("cannot count in the index"):
+            return self._shard.count(qe.CountRequest(exact=True, filter=_filter(filter)))
+
+    def facet(self, key: str, *, filter: Filter | None = None, limit: int = 100) -> list[tuple[str, int]]:
+        """See VectorStore."""
+        path = field_path(Match(key, ("",)))
+        with _explained(f"cannot count the values of {key!r}"):
+            hits = self._shard.facet(qe.FacetRequest(key=path, limit=limit, exact=True, filter=_filter(filter))).hits
+        return sorted(((str(hit.value), int(hit.count)) for hit in hits), key=lambda hit: (-hit[1], hit[0]))
+
+    def flush(self) -> None:
+        """See VectorStore."""
+        with _explained("cannot make the index durable"):
+            self._shard.flush()
+
+    def optimize(self) -> None:
+        """See VectorStore."""
+        with _explained("cannot optimise the index"):
+            self._shard.optimize()
+            self._shard.flush()
+
+    def close(self) -> None:
+        """See VectorStore."""
+        self._shard.close()
+
+    def _query(
+        self, query: Any, limit: int, filter: Filter | None, params: qe.SearchParams | None
+    ) -> list[ScoredPoint]:
+        request = qe.QueryRequest(limit=limit, query=query, filter=_filter(filter), with_payload=True, params=params)
+        with _explained("cannot search the index"):
+            hits = self._shard.query(request)
+        return [ScoredPoint(from_payload(hit.payload or {}), float(hit.score)) for hit in hits]
+
+    def _create_field_indexes(self) -> None:
+        kinds = dict.fromkeys(KEYWORD_FIELDS, qe.PayloadSchemaType.Keyword)
+        kinds |= dict.fromkeys(DATE_FIELDS, qe.PayloadSchemaType.Datetime)
+        for name, kind in kinds.items():
+            self._shard.update(qe.UpdateOperation.create_field_index(name, kind))
+
+
+def make_reader_view(shard: Path, view: Path) -> None:
+    """A copy of a published shard that can be opened beside others: segments hard-linked, the log and settings its own.
+
+    Readers never write to segments, so that linked files stay as they are; where the file system has no hard links,
+    they are copied. The view goes on working when the shard it was made of is deleted.
+    """
+
+    def link(source: str, target: str) -> None:
+        try:
+            Path(target).hardlink_to(source)
+        except OSError:
+            shutil.copy2(source, target)
+
+    shutil.copytree(shard / "segments", view / "segments", copy_function=link)
+    for entry in shard.iterdir():
+        if entry.is_file():
+            shutil.copy2(entry, view / entry.name)
+
+
+def _config(dimension: int, hnsw_from: int) -> qe.EdgeConfig:
+    kilobytes = max(1, hnsw_from * dimension * _FLOAT_BYTES // 1024)
+    dense = qe.EdgeVectorParams(
+        size=dimension,
+        distance=qe.Distance.Dot,
+        quantization_config=qe.ScalarQuantizationConfig(type=qe.ScalarType.Int8, quantile=0.99, always_ram=True),
+    )
+    return qe.EdgeConfig(
+        vectors={DENSE: dense},
+        sparse_vectors={LEXICAL: qe.EdgeSparseVectorParams(modifier=qe.Modifier.Idf)},
+        hnsw_config=qe.HnswIndexConfig(m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT, full_scan_threshold=kilobytes),
+        optimizers=qe.EdgeOptimizersConfig(indexing_threshold=kilobytes),
+    )
+
+
+def _to_edge(point: Point) -> qe.Point:
+    sparse = qe.SparseVector(point.sparse.indices.tolist(), point.sparse.values.tolist())
+    return qe.Point(point.chunk.id, {DENSE: point.dense.tolist(), LEXICAL: sparse}, to_payload(point.chunk))
+
+
+def _from_edge(record: Any) -> Point:
+    chunk: Chunk = from_payload(record.payload)
+    vectors = record.vector or {}
+    sparse = vectors.get(LEXICAL)
+    return Point(
+        chunk,
+        np.asarray(vectors.get(DENSE, ()), np.float32),
+        SparseVector(
+            np.asarray(sparse.indices if sparse else (), np.uint32),
+            np.asarray(sparse.values if sparse else (), np.float32),
+        ),
+    )
+
+
+def _filter(filter: Filter | None) -> qe.Filter | None:
+    if filter is None or not filter.conditions:
+        return None
+    must, must_not = [], []
+    for condition in filter.conditions:
+        if isinstance(condition, Range):
+            path = field_path(condition)
+            kind = qe.RangeDateTime if condition.key in DATE_FIELDS else qe.RangeFloat
+            must.append(qe.FieldCondition(key=path, range=kind(gte=condition.gte, lte=condition.lte)))
+            continue
+        anything = qe.Filter(should=[_equals(path, value) for path, value in equalities(condition)])
+        (must_not if condition.negate else must).append(anything)
+    return qe.Filter(must=must or None, must_not=must_not or None)
+
+
+def _equals(path: str, value: str | int | float) -> qe.FieldCondition:
+    if isinstance(value, float):
+        return qe.FieldCondition(key=path, range=qe.RangeFloat(gte=value, lte=value))
+    return qe.FieldCondition(key=path, match=qe.MatchValue(value))
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Edge raises bare exceptions; say what was being done, and what to do."""
+    try:
+        yield
+    except PanlinguaError:
+        raise
+    except Exception as error:  # the library raises nothing more precise
+        reason = str(error)
+        if "WouldBlock" in reason:
+            hint = "another process has it open for writing; wait for it to finish"
+        elif "No space left" in reason:
+            hint = "the disk is full; free some space and run the command again, nothing finished is lost"
+        else:
+            hint = "if it is damaged, `indexer ingest FOLDER --fresh` builds it again"
+        raise StoreError(f"{what}: {reason}. {hint}") from error

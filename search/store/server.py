@@ -1,0 +1,272 @@
+"""A Qdrant server or cluster, through its own client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import numpy as np
+from qdrant_client import QdrantClient, models
+from qdrant_client.http.exceptions import ApiException
+
+from search.errors import PanlinguaError, StoreError
+from search.records import Filter, Match, Point, Range, ScoredPoint, SparseVector, Vectors
+from search.store.base import (
+    DENSE,
+    HNSW_EF,
+    HNSW_EF_CONSTRUCT,
+    HNSW_FROM_POINTS,
+    HNSW_M,
+    LEXICAL,
+    OVERSAMPLING,
+    UPSERT_BATCH,
+    check_points,
+    check_query,
+    search_with_ties,
+)
+from search.store.payload import DATE_FIELDS, KEYWORD_FIELDS, equalities, field_path, from_payload, to_payload
+
+_SCROLL = 1000
+_FLOAT_BYTES = 4
+
+
+class ServerStore:
+    """One collection of a Qdrant server, created when it does not exist.
+
+    Args:
+        client: A connected client.
+        collection: Name of the collection.
+        dimension: Length of the dense vectors.
+        shards: Shards of a new collection in a cluster; None leaves it to the server.
+        replicas: Copies of each shard of a new collection.
+
+    Raises:
+        StoreError: The server cannot be reached, or the collection is of another shape.
+    """
+
+    def __init__(
+        self,
+        client: QdrantClient,
+        collection: str,
+        dimension: int,
+        *,
+        shards: int | None = None,
+        replicas: int | None = None,
+    ) -> None:
+        self.client, self.collection, self._dimension = client, collection, dimension
+        with self._explained("open"):
+            if not client.collection_exists(collection):
+                self._create(shards, replicas)
+            found = self._vector_size()
+        if found != dimension:
+            raise StoreError(f"the collection {collection!r} holds vectors of length {found}, not {dimension}")
+
+    @property
+    def dimension(self) -> int:
+        """Length D of the dense vectors."""
+        return self._dimension
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """See VectorStore."""
+        check_points(points, self._dimension)
+        for start in range(0, len(points), UPSERT_BATCH):
+            batch = [_to_server(point) for point in points[start : start + UPSERT_BATCH]]
+            with self._explained("write to"):
+                self.client.upsert(self.collection, batch, wait=True)
+
+    def delete_documents(self, document_ids: Sequence[str]) -> None:
+        """See VectorStore."""
+        if document_ids:
+            chosen = models.FieldCondition(key="document_id", match=models.MatchAny(any=list(document_ids)))
+            with self._explained("delete from"):
+                selector = models.FilterSelector(filter=models.Filter(must=[chosen]))
+                self.client.delete(self.collection, selector, wait=True)
+
+    def search_dense(
+        self, query: Vectors, *, limit: int, filter: Filter | None = None, exact: bool = False
+    ) -> list[ScoredPoint]:
+        """See VectorStore."""
+        check_query(query, self._dimension)
+        rescored = models.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=OVERSAMPLING)
+
+        def search(wanted: int) -> list[ScoredPoint]:
+            params = models.SearchParams(hnsw_ef=max(HNSW_EF, wanted), exact=exact, quantization=rescored)
+            return self._query(query.tolist(), DENSE, wanted, filter, params)
+
+        return search_with_ties(search, limit)
+
+    def search_lexical(self, query: SparseVector, *, limit: int, filter: Filter | None = None) -> list[ScoredPoint]:
+        """See VectorStore."""
+        if not len(query.indices):
+            return []
+        vector = models.SparseVector(indices=query.indices.tolist(), values=query.values.tolist())
+        return search_with_ties(lambda wanted: self._query(vector, LEXICAL, wanted, filter, None), limit)
+
+    def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[Point]:
+        """See VectorStore."""
+        with self._explained("read"):
+            records = self.client.retrieve(self.collection, list(ids), with_payload=True, with_vectors=with_vectors)
+        found = {str(record.id): record for record in records}
+        return [_from_server(found[i]) for i in ids if i in found]
+
+    def iter_points(self, *, filter: Filter | None = None, with_vectors: bool = False) -> Iterator[Point]:
+        """See VectorStore."""
+        offset: Any = None
+        while True:
+            with self._explained("read"):
+                records, offset = self.client.scroll(
+                    self.collection, _filter(filter), limit=_SCROLL, offset=offset, with_vectors=with_vectors
+                )
+            yield from map(_from_server, records)
+            if offset is None:
+                return
+
+    def count(self, filter: Filter | None = None) -> int:
+        """See VectorStore."""
+        with self._explained("count in"):
+            return int(self.client.count(self.collection, _filter(filter), exact=True).count)
+
+    def facet(self, key: str, *, filter: Filter | None = None, limit: int = 100) -> list[tuple[str, int]]:
+        """See VectorStore."""
+        path = field_path(Match(key, ("",)))
+        with self._explained("count the values of"):
+            hits = self.client.facet(self.collection, path, _filter(filter), limit=limit, exact=True).hits
+        return sorted(((str(hit.value), int(hit.count)) for hit in hits), key=lambda hit: (-hit[1], hit[0]))
+
+    def flush(self) -> None:
+        """Nothing to do: every write waits until the server has it."""
+
+    def optimize(self) -> None:
+        """Nothing to do: the server optimises by itself, beside the searches."""
+
+    def close(self) -> None:
+        """See VectorStore."""
+        self.client.close()
+
+    def _query(
+        self, query: Any, using: str, limit: int, filter: Filter | None, params: models.SearchParams | None
+    ) -> list[ScoredPoint]:
+        with self._explained("search"):
+            hits = self.client.query_points(
+                self.collection,
+                query=query,
+                using=using,
+                limit=limit,
+                query_filter=_filter(filter),
+                search_params=params,
+            ).points
+        return [ScoredPoint(from_payload(hit.payload or {}), float(hit.score)) for hit in hits]
+
+    def _create(self, shards: int | None, replicas: int | None) -> None:
+        quantization = models.ScalarQuantization(
+            scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
+        )
+        kilobytes = max(1, HNSW_FROM_POINTS * self._dimension * _FLOAT_BYTES // 1024)
+        self.client.create_collection(
+            self.collection,
+            vectors_config={
+                DENSE: models.VectorParams(
+                    size=self._dimension, distance=models.Distance.DOT, quantization_config=quantization
+                )
+            },
+            sparse_vectors_config={LEXICAL: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+            hnsw_config=models.HnswConfigDiff(m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT, full_scan_threshold=kilobytes),
+            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=kilobytes),
+            shard_number=shards,
+            replication_factor=replicas,
+        )
+        kinds = dict.fromkeys(KEYWORD_FIELDS, models.PayloadSchemaType.KEYWORD)
+        kinds |= dict.fromkeys(DATE_FIELDS, models.PayloadSchemaType.DATETIME)
+        for name, kind in kinds.items():
+            self.client.create_payload_index(self.collection, name, kind, wait=True)
+
+    def _vector_size(self) -> int | None:
+        vectors = self.client.get_collection(self.collection).config.params.vectors
+        dense = vectors.get(DENSE) if isinstance(vectors, dict) else None
+        return None if dense is None else int(dense.size)
+
+    def _explained(self, verb: str) -> AbstractContextManager[None]:
+        return _explained(verb, self.collection)
+
+
+def connect(url: str, api_key: str | None = None, *, timeout_s: int = 60) -> QdrantClient:
+    """A client for the server at `url`; whether it answers shows with the first call."""
+    return QdrantClient(url=url, api_key=api_key, timeout=timeout_s, check_compatibility=False)
+
+
+def collection_exists(client: QdrantClient, collection: str) -> bool:
+    """Whether the server has this collection."""
+    with _explained("look for", collection):
+        return bool(client.collection_exists(collection))
+
+
+def drop_collection(client: QdrantClient, collection: str) -> None:
+    """Delete a collection with everything in it."""
+    with _explained("delete", collection):
+        client.delete_collection(collection)
+
+
+def read_metadata(client: QdrantClient, collection: str) -> dict[str, Any]:
+    """Plain values kept with a collection."""
+    with _explained("read", collection):
+        return dict(client.get_collection(collection).config.metadata or {})
+
+
+def write_metadata(client: QdrantClient, collection: str, metadata: dict[str, Any]) -> None:
+    """Keep plain values with a collection."""
+    with _explained("write to", collection):
+        client.update_collection(collection, metadata=metadata)
+
+
+@contextmanager
+def _explained(verb: str, collection: str) -> Iterator[None]:
+    """Say which collection, and what to check."""
+    try:
+        yield
+    except PanlinguaError:
+        raise
+    except (ApiException, OSError, ValueError) as error:
+        hint = "Check that the server runs, its URL and the API key (PANLINGUA_API_KEY)."
+        message = f"cannot {verb} the collection {collection!r} of the Qdrant server: {error}. {hint}"
+        raise StoreError(message) from error
+
+
+def _to_server(point: Point) -> models.PointStruct:
+    sparse = models.SparseVector(indices=point.sparse.indices.tolist(), values=point.sparse.values.tolist())
+    vectors: dict[str, Any] = {DENSE: point.dense.tolist(), LEXICAL: sparse}
+    return models.PointStruct(id=point.chunk.id, vector=vectors, payload=to_payload(point.chunk))
+
+
+def _from_server(record: Any) -> Point:
+    vectors = record.vector or {}
+    sparse = vectors.get(LEXICAL)
+    indices, values = (sparse.indices, sparse.values) if sparse else ((), ())
+    order = np.argsort(indices) if len(indices) else slice(None)
+    return Point(
+        from_payload(record.payload),
+        np.asarray(vectors.get(DENSE, ()), np.float32),
+        SparseVector(np.asarray(indices, np.uint32)[order], np.asarray(values, np.float32)[order]),
+    )
+
+
+def _filter(filter: Filter | None) -> models.Filter | None:
+    if filter is None or not filter.conditions:
+        return None
+    must: list[models.Condition] = []
+    must_not: list[models.Condition] = []
+    for condition in filter.conditions:
+        if isinstance(condition, Range):
+            kind: Any = models.DatetimeRange if condition.key in DATE_FIELDS else models.Range
+            bounds = kind(gte=condition.gte, lte=condition.lte)
+            must.append(models.FieldCondition(key=field_path(condition), range=bounds))
+            continue
+        anything = models.Filter(should=[_equals(path, value) for path, value in equalities(condition)])
+        (must_not if condition.negate else must).append(anything)
+    return models.Filter(must=must or None, must_not=must_not or None)
+
+
+def _equals(path: str, value: str | int | float) -> models.FieldCondition:
+    if isinstance(value, float):
+        return models.FieldCondition(key=path, range=models.Range(gte=value, lte=value))
+    return models.FieldCondition(key=path, match=models.MatchValue(value=value))

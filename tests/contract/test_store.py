@@ -1,0 +1,301 @@
+"""Every store through one suite: ids and scores equal to exact search."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient
+
+from search.errors import QueryError, StoreError
+from search.records import Chunk, Filter, Match, Point, Range, ScoredPoint, SparseVector, Vectors
+from search.store.base import VectorStore, search_with_ties
+from search.store.edge import EdgeStore, make_reader_view
+from search.store.server import ServerStore, connect, read_metadata, write_metadata
+
+DIMENSION, COUNT = 16, 300
+LANGS = ("de", "fr", "ja", "ar", "und")
+TEXTS = ("Straße café", "cafe\u0301 décomposé", "日本語の文", "ข้อความ ภาษาไทย", "نص عربي mixed", "हिन्दी पाठ", "👩‍👩‍👧 emoji", "x" * 5000)
+
+
+def make_points(count: int = COUNT, seed: int = 0) -> list[Point]:
+    rng = np.random.default_rng(seed)
+    return [make_point(i, rng) for i in range(count)]
+
+
+def make_point(i: int, rng: np.random.Generator) -> Point:
+    dense = rng.normal(size=DIMENSION)
+    dense *= rng.uniform(1.0, 1.5) / np.linalg.norm(dense)
+    indices = np.unique(rng.integers(0, 40, size=6)).astype(np.uint32)
+    chunk = Chunk(
+        document_id=f"ordner/文書 {i // 3}.txt",
+        number=i % 3,
+        text=TEXTS[i % len(TEXTS)],
+        title="Título" if i % 2 else "",
+        headings=("第一章", "B") if i % 3 else (),
+        lang=LANGS[i % len(LANGS)],
+        lang_confidence=0.25,
+        script="Latn",
+        source=f"ordner/unter {i % 2}/文書 {i // 3}.txt",
+        start=i,
+        end=i + 10,
+        date=f"2024-{1 + i % 12:02d}-01T00:00:00Z" if i % 4 else None,
+        metadata={"year": 2000 + i, "my key": f"v{i % 2}", "ratio": i / 4, "done": i % 2 == 0},
+    )
+    return Point(chunk, dense.astype(np.float32), SparseVector(indices, rng.uniform(0.5, 2, len(indices)).astype(np.float32)))
+
+
+@pytest.fixture(params=["edge", "memory", "server"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStore]:
+    if request.param == "edge":
+        made: VectorStore = EdgeStore(tmp_path / "shard", DIMENSION)
+    elif request.param == "memory":
+        made = ServerStore(QdrantClient(":memory:"), "test", DIMENSION)
+    else:
+        if not os.environ.get("QDRANT_URL"):
+            pytest.skip("QDRANT_URL is not set: no Qdrant server to test against")
+        client = connect(os.environ["QDRANT_URL"], os.environ.get("QDRANT_API_KEY"))
+        made = ServerStore(client, f"test-{uuid.uuid4().hex}", DIMENSION)
+        request.addfinalizer(lambda: connect(os.environ["QDRANT_URL"]).delete_collection(made.collection))  # type: ignore[attr-defined]
+    yield made
+    made.close()
+
+
+def exact_dense(points: list[Point], query: Vectors, limit: int) -> list[tuple[str, float]]:
+    scored = [(p.chunk.id, float(p.dense @ query)) for p in points]
+    return sorted(scored, key=lambda pair: (-pair[1], pair[0]))[:limit]
+
+
+def exact_lexical(points: list[Point], query: SparseVector, limit: int) -> list[tuple[str, float]]:
+    """IDF as Qdrant defines it: ln((N - n + 0.5) / (n + 0.5) + 1)."""
+    frequency = {int(i): sum(i in p.sparse.indices for p in points) for i in query.indices}
+    scored = []
+    for p in points:
+        weights = dict(zip(p.sparse.indices.tolist(), p.sparse.values.tolist(), strict=True))
+        score = sum(
+            value * weights.get(int(i), 0.0) * np.log((len(points) - frequency[int(i)] + 0.5) / (frequency[int(i)] + 0.5) + 1)
+            for i, value in zip(query.indices, query.values, strict=True)
+        )
+        if any(int(i) in weights for i in query.indices):
+            scored.append((p.chunk.id, float(score)))
+    return sorted(scored, key=lambda pair: (-pair[1], pair[0]))[:limit]
+
+
+def assert_same(found: list[ScoredPoint], expected: list[tuple[str, float]]) -> None:
+    assert [p.chunk.id for p in found] == [chunk_id for chunk_id, _ in expected]
+    assert [p.score for p in found] == pytest.approx([score for _, score in expected], abs=1e-4)
+
+
+def sparse(*indices: int) -> SparseVector:
+    return SparseVector(np.array(indices, np.uint32), np.ones(len(indices), np.float32))
+
+
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+def test_dense_search_equals_exact_search(store: VectorStore, limit: int) -> None:
+    points = make_points()
+    store.upsert(points)
+    query = np.random.default_rng(9).normal(size=DIMENSION).astype(np.float32)
+    assert_same(store.search_dense(query, limit=limit), exact_dense(points, query, limit))
+    assert_same(store.search_dense(query, limit=limit, exact=True), exact_dense(points, query, limit))
+
+
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+def test_lexical_search_equals_exact_search(store: VectorStore, limit: int) -> None:
+    points = make_points()
+    store.upsert(points)
+    query = sparse(3, 5, 39)
+    assert_same(store.search_lexical(query, limit=limit), exact_lexical(points, query, limit))
+    assert store.search_lexical(sparse(), limit=limit) == []
+    assert store.search_lexical(sparse(4_000_000_000), limit=limit) == []
+
+
+def test_ties_break_by_id_also_at_the_limit(store: VectorStore) -> None:
+    rng = np.random.default_rng(1)
+    base = make_point(0, rng)
+    same = [Point(Chunk(f"d{i}", 0, "t"), base.dense, base.sparse) for i in range(90)]
+    store.upsert(same)
+    ids = sorted(p.chunk.id for p in same)
+    for limit in (1, 10, 60, 90):
+        assert [p.chunk.id for p in store.search_dense(base.dense, limit=limit)] == ids[:limit]
+        found = store.search_lexical(sparse(int(base.sparse.indices[0])), limit=limit)
+        assert [p.chunk.id for p in found] == ids[:limit]
+
+
+FILTERS = {
+    "language": (Filter((Match("lang", ("de", "ja")),)), lambda c: c.lang in ("de", "ja")),
+    "not language": (Filter((Match("lang", ("de",), negate=True),)), lambda c: c.lang != "de"),
+    "source": (Filter((Match("source", ("ordner/unter 0/文書 2.txt",)),)), lambda c: c.source == "ordner/unter 0/文書 2.txt"),
+    "folder": (Filter((Match("folders", ("ordner/unter 1",)),)), lambda c: "unter 1" in c.source),
+    "text": (Filter((Match("metadata.my key", ("v1",)),)), lambda c: c.metadata["my key"] == "v1"),
+    "integer": (Filter((Match("metadata.year", (2004, 2005)),)), lambda c: c.metadata["year"] in (2004, 2005)),
+    "fraction": (Filter((Match("metadata.ratio", (0.5,)),)), lambda c: c.metadata["ratio"] == 0.5),
+    "truth": (Filter((Match("metadata.done", (True,)),)), lambda c: c.metadata["done"] is True),
+    "range": (Filter((Range("metadata.year", 2010, 2020),)), lambda c: 2010 <= c.metadata["year"] <= 2020),
+    "dates": (
+        Filter((Range("date", "2024-03-01T00:00:00Z", "2024-05-01T00:00:00Z"),)),
+        lambda c: c.date is not None and "2024-03" <= c.date < "2024-06",
+    ),
+    "both": (Filter((Match("lang", ("ar",)), Range("metadata.year", gte=2100))), lambda c: c.lang == "ar" and c.metadata["year"] >= 2100),
+    "nothing": (Filter((Match("lang", ("xx",)),)), lambda c: False),
+}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_filters_hold_for_searching_counting_and_reading(store: VectorStore, name: str) -> None:
+    points = make_points()
+    store.upsert(points)
+    chosen, holds = FILTERS[name]
+    matching = [p for p in points if holds(p.chunk)]
+    query = points[5].dense
+    assert_same(store.search_dense(query, limit=50, filter=chosen), exact_dense(matching, query, 50))
+    assert store.count(chosen) == len(matching)
+    assert {p.chunk.id for p in store.iter_points(filter=chosen)} == {p.chunk.id for p in matching}
+
+
+@pytest.mark.parametrize("condition", [Match("colour", ("red",)), Match("metadata.", ("x",)), Match("lang", ()), Range("date")])
+def test_a_wrong_filter_is_explained(store: VectorStore, condition: Match | Range) -> None:
+    with pytest.raises(QueryError):
+        store.count(Filter((condition,)))
+
+
+def test_chunks_come_back_as_they_went_in(store: VectorStore) -> None:
+    points = make_points(20)
+    store.upsert(points)
+    wanted = [points[3].chunk.id, str(uuid.uuid4()), points[1].chunk.id]
+    found = store.retrieve(wanted, with_vectors=True)
+    assert [p.chunk for p in found] == [points[3].chunk, points[1].chunk]
+    np.testing.assert_allclose(found[0].dense, points[3].dense, rtol=1e-6)
+    np.testing.assert_array_equal(found[0].sparse.indices, points[3].sparse.indices)
+    np.testing.assert_allclose(found[0].sparse.values, points[3].sparse.values, rtol=1e-6)
+    assert len(store.retrieve(wanted)[0].dense) == 0
+
+
+def test_reading_all_streams_every_point_once(store: VectorStore) -> None:
+    points = make_points(2500)
+    store.upsert(points)
+    found = [p.chunk.id for p in store.iter_points(with_vectors=True)]
+    assert sorted(found) == sorted(p.chunk.id for p in points)
+    assert found == sorted(found)
+
+
+def test_the_same_id_replaces_and_documents_are_deleted_whole(store: VectorStore) -> None:
+    points = make_points(30)
+    store.upsert(points)
+    changed = Point(Chunk(points[0].chunk.document_id, 0, "neu"), points[9].dense, points[9].sparse)
+    store.upsert([changed])
+    assert store.count() == 30
+    assert store.retrieve([changed.chunk.id])[0].chunk.text == "neu"
+    store.delete_documents([points[0].chunk.document_id, "unknown"])
+    store.delete_documents([])
+    assert store.count() == 27
+
+
+def test_facets_count_exactly(store: VectorStore) -> None:
+    store.upsert(make_points(10))
+    assert store.facet("lang") == [("ar", 2), ("de", 2), ("fr", 2), ("ja", 2), ("und", 2)]
+    assert store.facet("lang", filter=Filter((Match("lang", ("de",)),))) == [("de", 2)]
+
+
+def test_an_empty_store_answers(store: VectorStore) -> None:
+    assert store.search_dense(np.ones(DIMENSION, np.float32), limit=5) == []
+    assert store.search_lexical(sparse(1), limit=5) == []
+    assert (store.count(), store.facet("lang"), list(store.iter_points()), store.retrieve([])) == (0, [], [], [])
+    store.optimize()
+
+
+@pytest.mark.parametrize("damage", ["nan", "length", "repeated index", "descending"])
+def test_bad_vectors_are_refused_by_name(store: VectorStore, damage: str) -> None:
+    point = make_points(1)[0]
+    dense, vector = point.dense.copy(), point.sparse
+    if damage == "nan":
+        dense[2] = np.nan
+    elif damage == "length":
+        dense = dense[:-1]
+    else:
+        vector = sparse(1, 1) if damage == "repeated index" else sparse(2, 1)
+    with pytest.raises(StoreError, match="chunk 0 of 'ordner"):
+        store.upsert([Point(point.chunk, dense, vector)])
+    with pytest.raises(QueryError):
+        store.search_dense(np.ones(DIMENSION + 1, np.float32), limit=1)
+    assert store.count() == 0
+
+
+def test_the_graph_and_int8_copies_find_what_exact_search_finds(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    centres = rng.normal(size=(40, DIMENSION))
+    points = make_points(4000)
+    clustered = [
+        Point(p.chunk, (centres[i % 40] + rng.normal(size=DIMENSION) * 0.4).astype(np.float32), p.sparse)
+        for i, p in enumerate(points)
+    ]
+    store = EdgeStore(tmp_path / "shard", DIMENSION, hnsw_from=500)
+    store.upsert(clustered)
+    store.optimize()
+    assert store._shard.info().indexed_vectors_count >= 4000
+    hits = 0
+    for _ in range(50):
+        query = (centres[rng.integers(40)] + rng.normal(size=DIMENSION) * 0.4).astype(np.float32)
+        found, exact = store.search_dense(query, limit=10), exact_dense(clustered, query, 10)
+        hits += len({p.chunk.id for p in found} & {chunk_id for chunk_id, _ in exact})
+    assert hits / 500 >= 0.97
+    store.close()
+
+
+def test_readers_share_a_shard_that_a_writer_copy_outlives(tmp_path: Path) -> None:
+    points = make_points(100)
+    writer = EdgeStore(tmp_path / "shard", DIMENSION)
+    writer.upsert(points)
+    writer.optimize()
+    writer.close()
+    views = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        make_reader_view(tmp_path / "shard", tmp_path / name)
+        views.append(EdgeStore(tmp_path / name, DIMENSION))
+    query = points[7].dense
+    expected = exact_dense(points, query, 5)
+    for view in views:
+        assert_same(view.search_dense(query, limit=5), expected)
+    reopened = EdgeStore(tmp_path / "shard", DIMENSION)
+    reopened.close()
+    for path in sorted((tmp_path / "shard").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    assert_same(views[0].search_dense(query, limit=5), expected)
+
+
+def test_a_second_writer_is_told_that_the_shard_is_held(tmp_path: Path) -> None:
+    first = EdgeStore(tmp_path / "shard", DIMENSION)
+    with pytest.raises(StoreError, match="another process has it open"):
+        EdgeStore(tmp_path / "shard", DIMENSION)
+    first.close()
+
+
+def test_a_server_that_does_not_answer_is_explained() -> None:
+    with pytest.raises(StoreError, match="check|Check that the server runs"):
+        ServerStore(connect("http://127.0.0.1:9", timeout_s=1), "test", DIMENSION)
+
+
+def test_server_metadata_round_trip_and_dimension_mismatch() -> None:
+    client = QdrantClient(":memory:")
+    ServerStore(client, "test", DIMENSION)
+    write_metadata(client, "test", {"manifest": "日本語"})
+    assert read_metadata(client, "test")["manifest"] == "日本語"
+    with pytest.raises(StoreError, match="length 16, not 8"):
+        ServerStore(client, "test", 8)
+
+
+def test_searching_for_ties_fetches_more_only_while_the_last_one_ties() -> None:
+    pool = [ScoredPoint(Chunk(f"d{i}", 0, ""), 1.0 if i < 40 else 0.5) for i in range(200)]
+    asked: list[int] = []
+
+    def search(wanted: int) -> list[ScoredPoint]:
+        asked.append(wanted)
+        return pool[:wanted]
+
+    found = search_with_ties(search, 5)
+    assert [p.chunk.id for p in found] == sorted(p.chunk.id for p in pool[:40])[:5]
+    assert asked == [21, 84]

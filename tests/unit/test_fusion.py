@@ -1,0 +1,45 @@
+"""Fair fusion on lists worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search.fusion import keep_language_places
+from search.records import Chunk, ScoredPoint
+
+
+def points(*names: str) -> list[ScoredPoint]:
+    """`de1` is chunk 1 in German."""
+    return [ScoredPoint(Chunk(name, 0, name, lang=name[:2]), 1.0 / (1 + rank)) for rank, name in enumerate(names)]
+
+
+def names(found: list[ScoredPoint]) -> list[str]:
+    return [point.chunk.document_id for point in found]
+
+
+@pytest.mark.parametrize(
+    ("dense", "fused", "expected"),
+    [
+        ("de1 fr1 de2", "de2 de1 fr1", "de2 fr1 de1"),
+        ("de1 fr1", "sw9 de1 fr1", "sw9 de1 fr1"),
+        ("de1 fr1 ja1", "de1 sw9 fr1 ja1", "de1 sw9 fr1 ja1"),
+        ("de1", "de2 de1 de3", "de2 de1 de3"),
+        ("", "de1 fr1", "de1 fr1"),
+        ("de1", "", ""),
+    ],
+)
+def test_worked_examples(dense: str, fused: str, expected: str) -> None:
+    assert names(keep_language_places(points(*dense.split()), points(*fused.split()))) == expected.split()
+
+
+@given(st.lists(st.sampled_from([f"{lang}{n}" for lang in ("de", "fr", "ja") for n in range(6)]), unique=True), st.randoms())
+def test_languages_follow_the_dense_list_and_nothing_is_lost(dense: list[str], random: object) -> None:
+    fused = list(dense)
+    random.shuffle(fused)  # type: ignore[attr-defined]
+    found = names(keep_language_places(points(*dense), points(*fused)))
+    assert [name[:2] for name in found] == [name[:2] for name in dense]
+    assert sorted(found) == sorted(dense)
+    for lang in ("de", "fr", "ja"):
+        assert [n for n in found if n.startswith(lang)] == [n for n in fused if n.startswith(lang)]

@@ -1,0 +1,1 @@
+"""Training: makes encoders and judges them."""
