@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
-import html.parser
 import json
 import re
 import shutil
@@ -26,10 +25,12 @@ import subprocess
 import sys
 import tarfile
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+
+from benchmarks.manual_pages import join_blocks, parse_blocks, split_description
 
 _TRANSLATED = "cs da de el es fi fr hu id it ja mk nb nl pl pt-br ro ru sr sv tr uk vi zh"
 _TRANSLATED_DEV = "cs da de es fr it ja nl pl pt-br ru uk"
@@ -57,9 +58,6 @@ _PAGE = re.compile(r"usr/share/man/(?:(?P<lang>[^/]+)/)?man[^/]+/(?P<name>[^/]+)
 _HANDBOOK = re.compile(r"usr/share/doc/debian-handbook/html/(?P<lang>[a-z]+-[A-Z]+)/(?P<file>[^/]+\.html)$")
 _REFERENCE_PAGE = re.compile(r"usr/share/debian-reference/(?P<name>[a-z0-9]+)\.(?P<lang>[a-z-]+)\.html$")
 _INCLUDE = re.compile(r"(?:(?:[.']\\\".*|[ \t]*)\n)*\.so\s+(?P<file>\S+)")
-_DESCRIPTION = re.compile(r"^(?P<names>\S.*?)\s+[-‐–—―−]+\s+(?P<description>\S.*)$")
-_CJK = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uff60\U00020000-\U0003ffff"
-_CJK_GAP = re.compile(f"(?<=[{_CJK}]) (?=[{_CJK}])")
 _IDEOGRAPH_OR_KANA = re.compile("[\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
 
 
@@ -188,114 +186,6 @@ def choose_keys(counts: Mapping[str, int], limit: int) -> set[str]:
 def spread(key: str) -> bytes:
     """A sort key that puts names into an arbitrary, repeatable order."""
     return hashlib.blake2b(key.encode(), digest_size=8).digest()
-
-
-Block = tuple[str, str]
-"""Kind (h1, h2, p, dt, dd, pre, line) and text."""
-
-
-class _Blocks(html.parser.HTMLParser):
-    """Reads mandoc's HTML into blocks of text."""
-
-    _BREAKS = frozenset(
-        (
-            "section",
-            "h1",
-            "h2",
-            "h3",
-            "p",
-            "div",
-            "dl",
-            "dt",
-            "dd",
-            "ul",
-            "ol",
-            "li",
-            "table",
-            "tr",
-            "pre",
-            "br",
-            "math",
-        )
-    )
-    _KINDS: Mapping[str, str] = {"h1": "h1", "h2": "h2", "h3": "h2", "dt": "dt", "dd": "dd", "br": "line", "tr": "line"}
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks: list[Block] = []
-        self._text: list[str] = []
-        self._kind = "p"
-        self._in_pre = self._in_margin = False
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in self._BREAKS:
-            self._flush(self._KINDS.get(tag, "p" if tag != "div" else self._kind))
-        if tag == "td":
-            self._text.append(" ")
-        self._in_pre |= tag == "pre"
-        self._in_margin |= tag == "table" and dict(attrs).get("class") in {"head", "foot"}
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in self._BREAKS:
-            self._flush("p")
-        self._in_pre &= tag != "pre"
-        self._in_margin &= tag != "table"
-
-    def handle_data(self, data: str) -> None:
-        if not self._in_margin:
-            self._text.append(data)
-
-    def _flush(self, next_kind: str) -> None:
-        raw = "".join(self._text)
-        text = clean_lines(raw) if self._in_pre else clean_line(raw)
-        if text:
-            self.blocks.append(("pre" if self._in_pre else self._kind, text))
-        self._text.clear()
-        if text or next_kind != "p":
-            self._kind = next_kind
-
-
-def clean_line(text: str) -> str:
-    """One line with single spaces, and none where the source broke a line between Chinese or Japanese characters."""
-    return _CJK_GAP.sub("", " ".join(text.replace("\u200b", "").replace("\u00ad", "").split()))
-
-
-def clean_lines(text: str) -> str:
-    """Preformatted lines without trailing space and without empty lines around them."""
-    return "\n".join(line.rstrip() for line in text.split("\n")).strip("\n")
-
-
-def parse_blocks(markup: str) -> list[Block]:
-    """Blocks of a page in mandoc's HTML, without its header and footer."""
-    parser = _Blocks()
-    parser.feed(markup)
-    parser.close()
-    return parser.blocks
-
-
-def split_description(blocks: Sequence[Block]) -> tuple[str | None, list[Block]]:
-    """The description of a page's first section (NAME), and the blocks without that section.
-
-    Without a description that can be told from the names, None and all blocks.
-    """
-    heads = [number for number, (kind, _) in enumerate(blocks) if kind == "h1"]
-    end = heads[1] if len(heads) > 1 else len(blocks)
-    body = [text for kind, text in blocks[heads[0] + 1 : end] if kind != "h1"] if heads else []
-    matches = [_DESCRIPTION.match(text) for text in body]
-    if not matches or not matches[0]:
-        return None, list(blocks)
-    description = matches[0]["description"].rstrip(" .。") if len(body) == 1 else None
-    return description, [*blocks[: heads[0]], *blocks[end:]]
-
-
-def join_blocks(title: str, blocks: Iterable[Block]) -> str:
-    """Plain text: an empty line between blocks, none between a term and its explanation."""
-    lines, before = [title], ""
-    for kind, text in blocks:
-        close = kind in {"dd", "line"} or (kind == "dt" and before == "dt")
-        lines.append(text if close else f"\n{text}")
-        before = kind
-    return "\n".join(lines) + "\n"
 
 
 def render(page: Page, renderer: Path) -> tuple[str | None, str]:

@@ -34,6 +34,10 @@ DEFAULT_BALANCE = 1.0
 DEFAULT_RANK = 32
 SHRINKAGE = 50.0
 """Pseudo-count of chunks with which the prior of a language weighs against the index's own."""
+LEAST_CHUNKS = 100
+"""Without shipped offsets, an index with fewer chunks keeps plain cosine: its mean would be its subject matter."""
+LEAST_LANGUAGE_CHUNKS = 20
+"""A language without a shipped offset counts from so many chunks on."""
 INDEXED_WEIGHT = 10.0
 """Weight in the span of a language that the index holds, against 1 for one it does not."""
 
@@ -93,7 +97,7 @@ class LanguageSums:
 
 @dataclass(frozen=True, slots=True)
 class LanguageMap:
-    """The affine map of this module: `mean` (D,), an orthonormal `basis` (R, D) of the language span, `query_shift` (D,)."""
+    """The affine map: `mean` (D,), an orthonormal `basis` (R, D) of the language span, and `query_shift` (D,)."""
 
     mean: Vectors
     basis: Vectors
@@ -186,15 +190,20 @@ def fit_language_map(
         if prior is None:
             raise ValueError("fit_language_map needs shipped offsets or observed vectors")
         return LanguageMap(prior.mean, _span(prior.offsets, np.ones(len(prior.offsets)), rank), prior.query_shift)
+    if prior is None and sum(observed.counts.values()) < LEAST_CHUNKS:
+        return LanguageMap.identity(observed.dimension)
     offsets = dict(zip(prior.languages, prior.offsets, strict=True)) if prior else {}
     weights = dict.fromkeys(offsets, 1.0)
     mean = _subject_mean(observed, offsets, prior.mean if prior else None, shrinkage)
     for language, count in observed.counts.items():
+        if language not in offsets and count < LEAST_LANGUAGE_CHUNKS:
+            continue
         known = offsets.get(language, np.zeros(observed.dimension, np.float32))
         own = observed.sums[language] / count - mean
         offsets[language] = ((count * own + shrinkage * known) / (count + shrinkage)).astype(np.float32)
         weights[language] = INDEXED_WEIGHT
-    basis = _span(np.stack(list(offsets.values())), np.array([weights[language] for language in offsets]), rank)
+    rows = np.stack(list(offsets.values())) if offsets else np.zeros((1, observed.dimension), np.float32)
+    basis = _span(rows, np.array([weights[language] for language in offsets] or [1.0]), rank)
     return LanguageMap(mean, basis, prior.query_shift if prior else np.zeros_like(mean))
 
 
@@ -214,7 +223,7 @@ def _subject_mean(
 
 
 def _span(offsets: Vectors, weights: np.ndarray, rank: int) -> Vectors:
-    """Orthonormal basis (R, D) of the leading directions of the offsets (L, D), centred and weighted by `weights` (L,)."""
+    """Orthonormal basis (R, D) of the leading directions of the offsets (L, D), weighted by `weights` (L,)."""
     centred = (offsets - np.average(offsets, axis=0, weights=weights)) * np.sqrt(weights)[:, None]
     _, values, directions = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
     kept = min(rank, len(offsets) - 1, int((values > 1e-6).sum()))
@@ -226,7 +235,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         message = f"cannot read the language map {path}: {error}. Ingest the corpus again to rebuild it."
         raise IndexFormatError(message) from error

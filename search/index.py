@@ -28,6 +28,7 @@ from typing import TextIO
 
 from search.balance import LanguageMap
 from search.errors import IndexBusyError, IndexFormatError, IndexNotFoundError, StoreError
+from search.files import copy_tree
 from search.manifest import IndexManifest, now, read_manifest
 
 MANIFEST, LANGUAGE_MAP, LEDGER, SHARD = "manifest.json", "language_map.safetensors", "ledger.sqlite", "shard"
@@ -123,10 +124,17 @@ class IndexFolder:
                 if number is None or fresh:
                     self.building.mkdir()
                 else:
-                    shutil.copytree(self._generations / f"{number:06d}", self.building)
+                    self._copy(self._generations / f"{number:06d}")
                     (self.building / MANIFEST).unlink()
                 marker.write_text(now(), encoding="ascii")
         return self.building
+
+    def _copy(self, generation: Path) -> None:
+        try:
+            copy_tree(generation, self.building)
+        except BaseException:
+            shutil.rmtree(self.building, ignore_errors=True)  # half a copy would only fill the disk
+            raise
 
     def discard(self) -> None:
         """Give up the unfinished generation. Needs the write lock."""
@@ -162,10 +170,16 @@ class IndexFolder:
         return view
 
     def _collect(self, current: int) -> None:
-        """Remove older generations; readers hold links to the files that they need."""
+        """Remove older generations; readers hold links to the files that they need.
+
+        Each is renamed first, so that a reader who is about to link its files takes all of them or notices.
+        """
         for path in self._generations.glob("[0-9]*"):
             if int(path.name) != current:
-                shutil.rmtree(path, ignore_errors=True)
+                with suppress(OSError):
+                    path.rename(path.with_name(f"old-{path.name}"))
+        for path in self._generations.glob("old-*"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _acquire(file: TextIO, path: Path, wait_s: float) -> None:

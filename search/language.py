@@ -52,11 +52,9 @@ _COMMON_CODES = (
     "ru sk sl so sq sr sv sw ta te th tl tr uk ur vi zh"
 )
 _COMMON = frozenset(_COMMON_CODES.split())
-_RARE_PRIOR = 0.5  # dialects win over the language they resemble only on evidence,
-_CREOLE_PRIOR = 0.1  # and these, for which py3langid too readily takes French, English and Spanish, on much of it
-_CREOLES = frozenset(("gcf", "gcr", "pcm", "ext"))
+_RARE_PRIOR = 0.5  # dialects win over the language they resemble only on evidence
 _PY3LANGID_SHARE = 0.7  # best of 0.3 to 0.7 on sentences and on queries (results/language-detection.md)
-_FASTTEXT_ALONE_SHARE = 0.6  # say of fastText where py3langid does not know the language
+_ALONE_SURE = 0.5  # fastText prevails when it is surer than this of a language that py3langid does not know
 _CALIBRATION = (1.06, 1.02, -0.26, 0.49)
 """Logistic regression of being right on: 1, log-odds, log of letters, engines agree (results/language-detection.md)."""
 _CANDIDATES = 24
@@ -204,10 +202,8 @@ class LanguageDetector:
             only = [lang for lang in _SCRIPT_LANGUAGES.get(script, ()) if lang in allowed]
             return dict.fromkeys(only[:1], 1.0), True
         agree = bool(first and second) and _best(first) == _best(second)
-        if first and second:
-            boost = _FASTTEXT_ALONE_SHARE / (1 - _PY3LANGID_SHARE)
-            second = {lang: p if lang in _known_to_py3langid() else p * boost for lang, p in second.items()}
-        return _normalized(_mix(first, second, _PY3LANGID_SHARE)), agree
+        alone = bool(second) and _best(second) not in _known_to_py3langid() and max(second.values()) > _ALONE_SURE
+        return _mix(first, second, 1 - _PY3LANGID_SHARE if alone else _PY3LANGID_SHARE), agree
 
     def _is_monolingual(self, text: str, units: Sequence[_Unit]) -> bool:
         """Whether paragraphs, or few hundred letters of longer ones, all seem to be in one language."""
@@ -319,14 +315,10 @@ def _top(ranked: Iterable[tuple[str, float]], allowed: Collection[str], count: i
     for label, probability in ranked:
         lang = _CANONICAL.get(label, label)
         if lang in allowed:
-            scores[lang] += probability * _prior(lang)
+            scores[lang] += probability if lang in _COMMON else probability * _RARE_PRIOR
             if len(scores) == count:
                 break
     return _normalized(scores)
-
-
-def _prior(lang: str) -> float:
-    return 1.0 if lang in _COMMON else _CREOLE_PRIOR if lang in _CREOLES else _RARE_PRIOR
 
 
 def _best(scores: Mapping[str, float]) -> str:

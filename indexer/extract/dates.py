@@ -51,7 +51,9 @@ def _from_number(value: float) -> datetime | None:
 
 def _from_pattern(text: str) -> datetime | None:
     if match := _PDF.match(text):
-        numbers = [int(part) if part else default for part, default in zip(match.groups()[:6], (0, 1, 1, 0, 0, 0), strict=True)]
+        numbers = [
+            int(part) if part else default for part, default in zip(match.groups()[:6], (0, 1, 1, 0, 0, 0), strict=True)
+        ]
         moment = datetime(*numbers, tzinfo=UTC)  # type: ignore[arg-type, misc]  # six ints, not seen by mypy
         offset = timedelta(hours=int(match[8] or 0), minutes=int(match[9] or 0))
         return moment + offset if match[7] == "-" else moment - offset

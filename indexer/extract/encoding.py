@@ -19,9 +19,18 @@ _CHINESE = (
     "动两长知民样现分外但身些与高意进把法此二理美点月明其种全工己话儿者向情部正名定女力机等很因位因被走第相次海口使西再平世北少加化由却"
     "这来国个们为说地时年得就那要下生过对她还头经实给几业最间新什打便重电四门东政教真听气信关并内军产入先山五太水万市"
 )
-_TRADITIONAL = "這來國個們為說時會後過對還頭經實給幾業間電門東教氣關並內軍產萬學發無開現長從動樣與進點種話員書車見體當讓認將應東樂歷麼沒於灣"
-_KANA = "のにはをたがでてとしれさいるなっらりかくすもことまよきうそあえせつどおけだめばわちみじろげやンスルトイラアックシリドレジタフロテマプサメコキオ"
-_HANGUL = "이다는을에의가고하지한로도를은기사서나어대그시정들있일자리수인스해과부전아주보제상적게와구동장만것라여오소원으비해니며문"
+_TRADITIONAL = (
+    "這來國個們為說時會後過對還頭經實給幾業間電門東教氣關並內軍產萬"
+    "學發無開現長從動樣與進點種話員書車見體當讓認將應東樂歷麼沒於灣"
+)
+_KANA = (
+    "のにはをたがでてとしれさいるなっらりかくすもことまよきうそあえせつどお"
+    "けだめばわちみじろげやンスルトイラアックシリドレジタフロテマプサメコキオ"
+)
+_HANGUL = (
+    "이다는을에의가고하지한로도를은기사서나어대그시정들있일자리수"
+    "인스해과부전아주보제상적게와구동장만것라여오소원으비해니며문"
+)
 
 # What real text in an encoding mostly consists of, ASCII aside. Only letters that tell it from its neighbours count.
 _COMMON = {
@@ -54,11 +63,23 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_MAGIC = (b"%PDF-", b"PK\x03\x04", b"\x89PNG", b"GIF8", b"\xff\xd8\xff", b"\x7fELF", b"\x1f\x8b", b"\xd0\xcf\x11\xe0", b"PAR1", b"SQLite format 3")
+_MAGIC = (
+    b"%PDF-",
+    b"PK\x03\x04",
+    b"\x89PNG",
+    b"GIF8",
+    b"\xff\xd8\xff",
+    b"\x7fELF",
+    b"\x1f\x8b",
+    b"\xd0\xcf\x11\xe0",
+    b"PAR1",
+    b"SQLite format 3",
+)
 _NO_TEXT_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _LINE_END = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 _UNWANTED = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]")
 _WORD_OF_TWO_SCRIPTS = re.compile("[A-Za-z][\u0370-\u06ff\u0e00-\u0e7f]|[\u0370-\u06ff\u0e00-\u0e7f][A-Za-z]")
+_THAI_OUT_OF_ORDER = re.compile("(?<![ก-๎])[ะ-ฺ็-๎]|[ัิ-ฺ]{2}")
 _CASE_BREAK = re.compile("[a-zа-яα-ωà-öø-þ][А-ЯΑ-ΩÀ-ÖØ-Þ]")
 _DECLARED = re.compile(rb"""(?:charset\s*=|encoding\s*=)\s*["']?\s*([A-Za-z0-9._:-]{2,40})""", re.IGNORECASE)
 _UTF8_SEQUENCE = re.compile(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}")
@@ -85,15 +106,15 @@ def detect_encoding(head: bytes, sample: bytes | None = None, *, declared: str |
     sample = head if sample is None else sample
     if head.startswith(_MAGIC):
         raise SourceError(NOT_TEXT)
-    if b"\0" in head or b"\0" in sample:
+    if _is_wide(head):
         return Encoding(_wide(head))
-    if len(_NO_TEXT_CONTROL.findall(head)) > 0.02 * len(head):
+    if len(_NO_TEXT_CONTROL.findall(head)) > max(3, 0.05 * len(head)):
         raise SourceError(NOT_TEXT)
     if sample.isascii() or _is_utf8(sample):
         return Encoding("utf-8")
-    name = codec_name(declared)
-    if name and _decodes(sample, name):
-        return Encoding(name)
+    wanted = codec_name(declared)
+    if wanted and _decodes(sample, wanted):
+        return Encoding(wanted)
     return Encoding(_legacy(sample))
 
 
@@ -121,7 +142,7 @@ def decode(data: bytes, *, declared: str | None = None) -> str:
 def detect_stream(stream: BinaryIO, *, declared: str | None = None) -> Encoding:
     """As `detect_encoding`, for a seekable stream; reads on to the first part that is not ASCII, then rewinds."""
     head = block = stream.read(SAMPLE_BYTES)
-    while block and block.isascii() and b"\0" not in block:
+    while block and block.isascii() and not _is_wide(head):
         block = stream.read(BLOCK_BYTES)
     sample = _first_non_ascii(block) + (stream.read(SAMPLE_BYTES) if len(block) < SAMPLE_BYTES else b"")
     stream.seek(0)
@@ -164,7 +185,12 @@ def _is_utf8(sample: bytes) -> bool:
     valid = _UTF8_SEQUENCE.findall(sample)
     above = len(sample) - len(sample.translate(None, bytes(range(128, 256))))
     stray = above - sum(map(len, valid))
-    return stray <= 3 * (above <= 8 and bool(valid)) or len(valid) >= 4 * stray
+    return len(valid) >= 2 * stray
+
+
+def _is_wide(head: bytes) -> bool:
+    """More NUL bytes than the odd stray one."""
+    return head.count(0) > 0.002 * len(head)
 
 
 def _wide(head: bytes) -> str:
@@ -200,8 +226,6 @@ def _legacy(sample: bytes) -> str:
     best = max(scores, key=lambda name: scores[name], default="")
     if best and scores[best] >= _MIN_SCORE:
         return best
-    if any(ord(c) for c in ()):  # pragma: no cover
-        return best
     from charset_normalizer import from_bytes
 
     guess = from_bytes(sample).best()
@@ -217,7 +241,10 @@ def _score(text: str, name: str) -> float:
     if not foreign:
         return 0.0
     good = sum(c in common for c in foreign)
-    letters = sum(c not in common and c.isalpha() and not "\uff61" <= c <= "\uff9f" and not "\ue000" <= c <= "\uf8ff" for c in foreign)
+    letters = sum(
+        c not in common and c.isalpha() and not "\uff61" <= c <= "\uff9f" and not "\ue000" <= c <= "\uf8ff"
+        for c in foreign
+    )
     odd = len(foreign) - good - letters
-    breaks = len(_WORD_OF_TWO_SCRIPTS.findall(text)) + len(_CASE_BREAK.findall(text))
+    breaks = sum(len(rule.findall(text)) for rule in (_WORD_OF_TWO_SCRIPTS, _CASE_BREAK, _THAI_OUT_OF_ORDER))
     return (good + 0.3 * letters - odd - breaks) / len(foreign)

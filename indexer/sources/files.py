@@ -150,7 +150,9 @@ def _hidden(name: str) -> bool:
 def printable(name: str) -> str:
     """A file name with undecodable bytes and control characters written as `\\x..`."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() or c in "\u200c\u200d\u00ad\u3000" or c > "\x9f" else f"\\x{ord(c):02x}" for c in text)
+    return "".join(
+        c if c.isprintable() or c in "\u200c\u200d\u00ad\u3000" or c > "\x9f" else f"\\x{ord(c):02x}" for c in text
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -69,6 +69,7 @@ def load_encoder(
     Raises:
         EncoderError: It cannot be found, read or run; the message says what was tried and what to do.
     """
+    _check_backend(backend, device)
     cache = (cache_dir or default_home() / "encoders").expanduser()
     folder, manifest = resolve(name_or_path, cache)
     tokenizer, pad_id = load_tokenizer(folder)
@@ -79,15 +80,7 @@ def load_encoder(
 
 def load_backend(name: str, folder: Path, *, graph_folder: Path, device: str | None, threads: int | None) -> Backend:
     """The backend of that name; for `auto`, torch on a GPU, else OpenVINO, else torch."""
-    if name not in BACKENDS:
-        near = difflib.get_close_matches(name, BACKENDS, n=1, cutoff=0.3)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise EncoderError(f"no backend {name!r}.{hint} Known: {', '.join(BACKENDS)}.")
     on_cpu = device == "cpu" or (device is None and not has_gpu())
-    if name.startswith("openvino") and not find_spec("openvino"):
-        raise EncoderError(f"backend {name!r} needs the package openvino: pip install openvino")
-    if name.startswith("openvino") and device not in (None, "cpu"):
-        raise EncoderError(f"backend {name!r} runs on the CPU only, not on {device!r}; use --backend torch for a GPU")
     if name.startswith("openvino") or (name == "auto" and on_cpu and find_spec("openvino")):
         try:
             chosen = "openvino" if name == "auto" else name
@@ -97,6 +90,17 @@ def load_backend(name: str, folder: Path, *, graph_folder: Path, device: str | N
                 raise
             logger.warning("%s; running it with torch instead", error)
     return TorchBackend(folder, name="torch" if name == "auto" else name, device=device, threads=threads)
+
+
+def _check_backend(name: str, device: str | None) -> None:
+    if name not in BACKENDS:
+        near = difflib.get_close_matches(name, BACKENDS, n=1, cutoff=0.3)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise EncoderError(f"no backend {name!r}.{hint} Known: {', '.join(BACKENDS)}.")
+    if name.startswith("openvino") and not find_spec("openvino"):
+        raise EncoderError(f"backend {name!r} needs the package openvino: pip install openvino")
+    if name.startswith("openvino") and device not in (None, "cpu"):
+        raise EncoderError(f"backend {name!r} runs on the CPU only, not on {device!r}; use --backend torch for a GPU")
 
 
 def resolve(name_or_path: str, cache: Path) -> tuple[Path, Manifest]:
@@ -234,7 +238,7 @@ def _download(hub_id: str) -> Path:
 
 
 def load_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
-    """The folder's tokenizer without truncation and padding, to which `<s>` in a text is text; and its padding id."""
+    """The folder's tokenizer, without truncation and padding, and its padding id."""
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
@@ -244,7 +248,6 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
         raise EncoderError(f"{path}: cannot be read ({error}). Save or download the encoder again.") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True
     config = folder / "tokenizer_config.json"
     token = read_json(config).get("pad_token") if config.is_file() else None
     content = token.get("content") if isinstance(token, dict) else token

@@ -6,8 +6,9 @@ views of their own. Calls hold the GIL while they run.
 
 from __future__ import annotations
 
+import errno
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 import qdrant_edge as qe
 
-from search.errors import PanlinguaError, StoreError
+from search.errors import PanlinguaError, QueryError, StoreError
+from search.files import allocated_bytes, copy_sparse, copy_tree
 from search.records import Chunk, Filter, Match, Point, Range, ScoredPoint, SparseVector, Vectors
 from search.store.base import (
     DENSE,
@@ -26,14 +28,28 @@ from search.store.base import (
     LEXICAL,
     OVERSAMPLING,
     UPSERT_BATCH,
+    Ranked,
     check_points,
     check_query,
+    check_sparse_query,
+    facet_with_ties,
     search_with_ties,
 )
-from search.store.payload import DATE_FIELDS, KEYWORD_FIELDS, equalities, field_path, from_payload, to_payload
+from search.store.payload import (
+    DATE_FIELDS,
+    KEYWORD_FIELDS,
+    equalities,
+    field_path,
+    from_payload,
+    metadata_indexes,
+    range_bounds,
+    to_payload,
+)
 
 _SCROLL = 1000
 _FLOAT_BYTES = 4
+_RESERVE_BYTES = 128 * 2**20
+"""Free disk below which nothing is written: Edge writes through memory maps, where a full disk kills the process."""
 
 
 class EdgeStore:
@@ -57,8 +73,10 @@ class EdgeStore:
                 self._shard = qe.EdgeShard.load(str(path), config)
             else:
                 path.mkdir(parents=True, exist_ok=True)
+                _require_room(path)
                 self._shard = qe.EdgeShard.create(str(path), config)
                 self._create_field_indexes()
+            self._metadata_paths = {name for name in self._shard.info().payload_schema if name.startswith("metadata.")}
 
     @property
     def dimension(self) -> int:
@@ -68,9 +86,14 @@ class EdgeStore:
     def upsert(self, points: Sequence[Point]) -> None:
         """See VectorStore."""
         check_points(points, self._dimension)
+        for path, is_text in metadata_indexes(points, self._metadata_paths):
+            kind = qe.PayloadSchemaType.Keyword if is_text else qe.PayloadSchemaType.Float
+            with _explained("cannot write to the index"):
+                self._shard.update(qe.UpdateOperation.create_field_index(path, kind))
         for start in range(0, len(points), UPSERT_BATCH):
             batch = [_to_edge(point) for point in points[start : start + UPSERT_BATCH]]
             with _explained("cannot write to the index"):
+                _require_room(self.path)
                 self._shard.update(qe.UpdateOperation.upsert_points(batch))
 
     def delete_documents(self, document_ids: Sequence[str]) -> None:
@@ -88,18 +111,23 @@ class EdgeStore:
         rescored = qe.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=OVERSAMPLING)
         nearest = qe.Query.Nearest(query.tolist(), using=DENSE)
 
-        def search(wanted: int) -> list[ScoredPoint]:
+        def search(wanted: int, with_payload: bool) -> list[Ranked]:
             params = qe.SearchParams(hnsw_ef=max(HNSW_EF, wanted), exact=exact, quantization=rescored)
-            return self._query(nearest, wanted, filter, params)
+            return self._query(nearest, wanted, filter, params, with_payload)
 
-        return search_with_ties(search, limit)
+        return search_with_ties(search, self._payloads, limit)
 
     def search_lexical(self, query: SparseVector, *, limit: int, filter: Filter | None = None) -> list[ScoredPoint]:
         """See VectorStore."""
+        check_sparse_query(query)
         if not len(query.indices):
             return []
         nearest = qe.Query.Nearest(qe.SparseVector(query.indices.tolist(), query.values.tolist()), using=LEXICAL)
-        return search_with_ties(lambda wanted: self._query(nearest, wanted, filter, None), limit)
+
+        def search(wanted: int, with_payload: bool) -> list[Ranked]:
+            return self._query(nearest, wanted, filter, None, with_payload)
+
+        return search_with_ties(search, self._payloads, limit)
 
     def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[Point]:
         """See VectorStore."""
@@ -129,18 +157,27 @@ class EdgeStore:
     def facet(self, key: str, *, filter: Filter | None = None, limit: int = 100) -> list[tuple[str, int]]:
         """See VectorStore."""
         path = field_path(Match(key, ("",)))
-        with _explained(f"cannot count the values of {key!r}"):
-            hits = self._shard.facet(qe.FacetRequest(key=path, limit=limit, exact=True, filter=_filter(filter))).hits
-        return sorted(((str(hit.value), int(hit.count)) for hit in hits), key=lambda hit: (-hit[1], hit[0]))
+        known = set(self._shard.info().payload_schema)
+        if path not in known:
+            raise QueryError(f"values of {key!r} cannot be counted; those of {', '.join(sorted(known))} can")
+
+        def count(wanted: int) -> list[tuple[str, int]]:
+            request = qe.FacetRequest(key=path, limit=wanted, exact=True, filter=_filter(filter))
+            with _explained(f"cannot count the values of {key!r}"):
+                return [(str(hit.value), int(hit.count)) for hit in self._shard.facet(request).hits]
+
+        return facet_with_ties(count, limit)
 
     def flush(self) -> None:
         """See VectorStore."""
         with _explained("cannot make the index durable"):
+            _require_room(self.path)
             self._shard.flush()
 
     def optimize(self) -> None:
         """See VectorStore."""
         with _explained("cannot optimise the index"):
+            _require_room(self.path, allocated_bytes(self.path))
             self._shard.optimize()
             self._shard.flush()
 
@@ -149,12 +186,17 @@ class EdgeStore:
         self._shard.close()
 
     def _query(
-        self, query: Any, limit: int, filter: Filter | None, params: qe.SearchParams | None
-    ) -> list[ScoredPoint]:
-        request = qe.QueryRequest(limit=limit, query=query, filter=_filter(filter), with_payload=True, params=params)
+        self, query: Any, limit: int, filter: Filter | None, params: qe.SearchParams | None, with_payload: bool
+    ) -> list[Ranked]:
+        request = qe.QueryRequest(
+            limit=limit, query=query, filter=_filter(filter), with_payload=with_payload, params=params
+        )
         with _explained("cannot search the index"):
-            hits = self._shard.query(request)
-        return [ScoredPoint(from_payload(hit.payload or {}), float(hit.score)) for hit in hits]
+            return [Ranked(str(hit.id), float(hit.score), hit.payload) for hit in self._shard.query(request)]
+
+    def _payloads(self, ids: list[str]) -> Mapping[str, Mapping[str, Any]]:
+        with _explained("cannot read from the index"):
+            return {str(record.id): record.payload or {} for record in self._shard.retrieve(ids, True, False)}
 
     def _create_field_indexes(self) -> None:
         kinds = dict.fromkeys(KEYWORD_FIELDS, qe.PayloadSchemaType.Keyword)
@@ -170,16 +212,21 @@ def make_reader_view(shard: Path, view: Path) -> None:
     they are copied. The view goes on working when the shard it was made of is deleted.
     """
 
-    def link(source: str, target: str) -> None:
-        try:
-            Path(target).hardlink_to(source)
-        except OSError:
-            shutil.copy2(source, target)
-
-    shutil.copytree(shard / "segments", view / "segments", copy_function=link)
+    copy_tree(shard / "segments", view / "segments", copy=_link)
     for entry in shard.iterdir():
         if entry.is_file():
-            shutil.copy2(entry, view / entry.name)
+            copy_sparse(entry, view / entry.name)
+    if not shard.exists():  # it is renamed before it is removed, so that a view is of all of it or none
+        raise FileNotFoundError(errno.ENOENT, "the generation was replaced meanwhile", str(shard))
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        copy_sparse(source, target)
 
 
 def _config(dimension: int, hnsw_from: int) -> qe.EdgeConfig:
@@ -198,8 +245,11 @@ def _config(dimension: int, hnsw_from: int) -> qe.EdgeConfig:
 
 
 def _to_edge(point: Point) -> qe.Point:
-    sparse = qe.SparseVector(point.sparse.indices.tolist(), point.sparse.values.tolist())
-    return qe.Point(point.chunk.id, {DENSE: point.dense.tolist(), LEXICAL: sparse}, to_payload(point.chunk))
+    """A chunk without words gets no lexical vector: stores differ in whether an empty one counts in the IDF."""
+    vectors: dict[str, Any] = {DENSE: point.dense.tolist()}
+    if len(point.sparse.indices):
+        vectors[LEXICAL] = qe.SparseVector(point.sparse.indices.tolist(), point.sparse.values.tolist())
+    return qe.Point(point.chunk.id, vectors, to_payload(point.chunk))
 
 
 def _from_edge(record: Any) -> Point:
@@ -222,9 +272,9 @@ def _filter(filter: Filter | None) -> qe.Filter | None:
     must, must_not = [], []
     for condition in filter.conditions:
         if isinstance(condition, Range):
-            path = field_path(condition)
-            kind = qe.RangeDateTime if condition.key in DATE_FIELDS else qe.RangeFloat
-            must.append(qe.FieldCondition(key=path, range=kind(gte=condition.gte, lte=condition.lte)))
+            bounds = range_bounds(condition)
+            kind = qe.RangeDateTime if bounds.dates else qe.RangeFloat
+            must.append(qe.FieldCondition(key=bounds.path, range=kind(gte=bounds.gte, lte=bounds.lte)))
             continue
         anything = qe.Filter(should=[_equals(path, value) for path, value in equalities(condition)])
         (must_not if condition.negate else must).append(anything)
@@ -235,6 +285,15 @@ def _equals(path: str, value: str | int | float) -> qe.FieldCondition:
     if isinstance(value, float):
         return qe.FieldCondition(key=path, range=qe.RangeFloat(gte=value, lte=value))
     return qe.FieldCondition(key=path, match=qe.MatchValue(value))
+
+
+def _require_room(path: Path, needed_bytes: int = 0) -> None:
+    free, wanted = shutil.disk_usage(path).free, needed_bytes + _RESERVE_BYTES
+    if free < wanted:
+        raise StoreError(
+            f"the disk of {path} is nearly full: {free / 2**20:.0f} MB free, {wanted / 2**20:.0f} MB needed. "
+            "Free some space and run the command again; nothing finished is lost."
+        )
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException
 
-from search.errors import PanlinguaError, StoreError
+from search.errors import PanlinguaError, QueryError, StoreError
 from search.records import Filter, Match, Point, Range, ScoredPoint, SparseVector, Vectors
 from search.store.base import (
     DENSE,
@@ -21,11 +21,23 @@ from search.store.base import (
     LEXICAL,
     OVERSAMPLING,
     UPSERT_BATCH,
+    Ranked,
     check_points,
     check_query,
+    check_sparse_query,
+    facet_with_ties,
     search_with_ties,
 )
-from search.store.payload import DATE_FIELDS, KEYWORD_FIELDS, equalities, field_path, from_payload, to_payload
+from search.store.payload import (
+    DATE_FIELDS,
+    KEYWORD_FIELDS,
+    equalities,
+    field_path,
+    from_payload,
+    metadata_indexes,
+    range_bounds,
+    to_payload,
+)
 
 _SCROLL = 1000
 _FLOAT_BYTES = 4
@@ -59,6 +71,8 @@ class ServerStore:
             if not client.collection_exists(collection):
                 self._create(shards, replicas)
             found = self._vector_size()
+            schema = client.get_collection(collection).payload_schema or {}
+        self._metadata_paths = {name for name in schema if name.startswith("metadata.")}
         if found != dimension:
             raise StoreError(f"the collection {collection!r} holds vectors of length {found}, not {dimension}")
 
@@ -70,6 +84,10 @@ class ServerStore:
     def upsert(self, points: Sequence[Point]) -> None:
         """See VectorStore."""
         check_points(points, self._dimension)
+        for path, is_text in metadata_indexes(points, self._metadata_paths):
+            kind = models.PayloadSchemaType.KEYWORD if is_text else models.PayloadSchemaType.FLOAT
+            with self._explained("write to"):
+                self.client.create_payload_index(self.collection, path, kind, wait=True)
         for start in range(0, len(points), UPSERT_BATCH):
             batch = [_to_server(point) for point in points[start : start + UPSERT_BATCH]]
             with self._explained("write to"):
@@ -90,18 +108,23 @@ class ServerStore:
         check_query(query, self._dimension)
         rescored = models.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=OVERSAMPLING)
 
-        def search(wanted: int) -> list[ScoredPoint]:
+        def search(wanted: int, with_payload: bool) -> list[Ranked]:
             params = models.SearchParams(hnsw_ef=max(HNSW_EF, wanted), exact=exact, quantization=rescored)
-            return self._query(query.tolist(), DENSE, wanted, filter, params)
+            return self._query(query.tolist(), DENSE, wanted, filter, params, with_payload)
 
-        return search_with_ties(search, limit)
+        return search_with_ties(search, self._payloads, limit)
 
     def search_lexical(self, query: SparseVector, *, limit: int, filter: Filter | None = None) -> list[ScoredPoint]:
         """See VectorStore."""
+        check_sparse_query(query)
         if not len(query.indices):
             return []
         vector = models.SparseVector(indices=query.indices.tolist(), values=query.values.tolist())
-        return search_with_ties(lambda wanted: self._query(vector, LEXICAL, wanted, filter, None), limit)
+
+        def search(wanted: int, with_payload: bool) -> list[Ranked]:
+            return self._query(vector, LEXICAL, wanted, filter, None, with_payload)
+
+        return search_with_ties(search, self._payloads, limit)
 
     def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[Point]:
         """See VectorStore."""
@@ -130,9 +153,18 @@ class ServerStore:
     def facet(self, key: str, *, filter: Filter | None = None, limit: int = 100) -> list[tuple[str, int]]:
         """See VectorStore."""
         path = field_path(Match(key, ("",)))
-        with self._explained("count the values of"):
-            hits = self.client.facet(self.collection, path, _filter(filter), limit=limit, exact=True).hits
-        return sorted(((str(hit.value), int(hit.count)) for hit in hits), key=lambda hit: (-hit[1], hit[0]))
+
+        def count(wanted: int) -> list[tuple[str, int]]:
+            with self._explained("count the values of"):
+                hits = self.client.facet(self.collection, path, _filter(filter), limit=wanted, exact=True).hits
+            return [(str(hit.value), int(hit.count)) for hit in hits]
+
+        try:
+            return facet_with_ties(count, limit)
+        except StoreError as error:
+            if "for faceting" not in str(error):
+                raise
+            raise QueryError(f"values of {key!r} cannot be counted; those of text fields can") from error
 
     def flush(self) -> None:
         """Nothing to do: every write waits until the server has it."""
@@ -145,8 +177,14 @@ class ServerStore:
         self.client.close()
 
     def _query(
-        self, query: Any, using: str, limit: int, filter: Filter | None, params: models.SearchParams | None
-    ) -> list[ScoredPoint]:
+        self,
+        query: Any,
+        using: str,
+        limit: int,
+        filter: Filter | None,
+        params: models.SearchParams | None,
+        with_payload: bool,
+    ) -> list[Ranked]:
         with self._explained("search"):
             hits = self.client.query_points(
                 self.collection,
@@ -155,8 +193,13 @@ class ServerStore:
                 limit=limit,
                 query_filter=_filter(filter),
                 search_params=params,
+                with_payload=with_payload,
             ).points
-        return [ScoredPoint(from_payload(hit.payload or {}), float(hit.score)) for hit in hits]
+        return [Ranked(str(hit.id), float(hit.score), hit.payload if with_payload else None) for hit in hits]
+
+    def _payloads(self, ids: list[str]) -> Mapping[str, Mapping[str, Any]]:
+        with self._explained("read"):
+            return {str(record.id): record.payload or {} for record in self.client.retrieve(self.collection, ids)}
 
     def _create(self, shards: int | None, replicas: int | None) -> None:
         quantization = models.ScalarQuantization(
@@ -233,8 +276,10 @@ def _explained(verb: str, collection: str) -> Iterator[None]:
 
 
 def _to_server(point: Point) -> models.PointStruct:
-    sparse = models.SparseVector(indices=point.sparse.indices.tolist(), values=point.sparse.values.tolist())
-    vectors: dict[str, Any] = {DENSE: point.dense.tolist(), LEXICAL: sparse}
+    vectors: dict[str, Any] = {DENSE: point.dense.tolist()}
+    if len(point.sparse.indices):
+        indices, values = point.sparse.indices.tolist(), point.sparse.values.tolist()
+        vectors[LEXICAL] = models.SparseVector(indices=indices, values=values)
     return models.PointStruct(id=point.chunk.id, vector=vectors, payload=to_payload(point.chunk))
 
 
@@ -257,9 +302,9 @@ def _filter(filter: Filter | None) -> models.Filter | None:
     must_not: list[models.Condition] = []
     for condition in filter.conditions:
         if isinstance(condition, Range):
-            kind: Any = models.DatetimeRange if condition.key in DATE_FIELDS else models.Range
-            bounds = kind(gte=condition.gte, lte=condition.lte)
-            must.append(models.FieldCondition(key=field_path(condition), range=bounds))
+            bounds = range_bounds(condition)
+            kind: Any = models.DatetimeRange if bounds.dates else models.Range
+            must.append(models.FieldCondition(key=bounds.path, range=kind(gte=bounds.gte, lte=bounds.lte)))
             continue
         anything = models.Filter(should=[_equals(path, value) for path, value in equalities(condition)])
         (must_not if condition.negate else must).append(anything)

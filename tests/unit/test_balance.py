@@ -105,7 +105,15 @@ def test_one_language_alone_has_no_span() -> None:
     vectors, _, _ = parallel_corpus()
     sums = LanguageSums(DIMENSION)
     sums.add(["de"] * len(vectors), vectors)
+    assert sums.counts == {"de": SUBJECTS * LANGUAGES}
     assert fit_language_map(None, sums).basis.shape == (0, DIMENSION)
+
+
+def test_a_small_index_without_a_prior_keeps_plain_cosine() -> None:
+    vectors, labels, _ = parallel_corpus()
+    sums = LanguageSums(DIMENSION)
+    sums.add(labels[:50], vectors[:50])
+    assert fit_language_map(None, sums).fingerprint == LanguageMap.identity(DIMENSION).fingerprint
 
 
 def test_files_round_trip_and_damage_is_explained(tmp_path: Path) -> None:

@@ -11,19 +11,16 @@ from benchmarks.debian_corpus import (
     Page,
     build_queries,
     choose_keys,
-    clean_line,
     find_books,
     find_pages,
     is_query,
     is_wanted,
-    join_blocks,
     language_tag,
     page_key,
-    parse_blocks,
     read_page,
     relevant_documents,
-    split_description,
 )
+from benchmarks.manual_pages import clean_line, join_blocks, parse_blocks, split_description
 
 MARKUP = """
 <table class="head"><tr><td class="head-ltitle">LS(1)</td><td>コマンド</td></tr></table>

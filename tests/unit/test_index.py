@@ -1,0 +1,177 @@
+"""The folder of generations: publishing, locking, crashes, readers."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from search.errors import IndexBusyError, IndexFormatError, IndexNotFoundError, StoreError
+from search.index import MANIFEST, IndexFolder
+from search.manifest import IndexManifest, now, parse_manifest
+
+
+def manifest(**changes: object) -> IndexManifest:
+    values: dict[str, object] = {
+        "encoder": "fake", "encoder_fingerprint": "f", "dimension": 4, "map_fingerprint": "m", "documents": 1,
+        "chunks": 2, "languages": {"de": 2}, "created": now(), "updated": now(), "panlingua_version": "0",
+    }  # fmt: skip
+    return IndexManifest.model_validate(values | changes)
+
+
+def publish(folder: IndexFolder, text: str) -> None:
+    with folder.write_lock():
+        (folder.begin() / "content").write_text(text, encoding="utf-8")
+        folder.publish(manifest())
+
+
+def content(folder: IndexFolder) -> str:
+    return (folder.current().path / "content").read_text(encoding="utf-8")
+
+
+def test_no_index_names_the_command_that_makes_one(tmp_path: Path) -> None:
+    folder = IndexFolder(tmp_path / "索引")
+    assert folder.current_number() is None
+    with pytest.raises(IndexNotFoundError, match="indexer ingest FOLDER"):
+        folder.current()
+
+
+def test_a_generation_is_copied_changed_and_swapped(tmp_path: Path) -> None:
+    folder = IndexFolder(tmp_path / "index")
+    publish(folder, "one")
+    first = folder.current()
+    with folder.write_lock():
+        building = folder.begin()
+        assert (building / "content").read_text(encoding="utf-8") == "one"
+        (building / "content").write_text("two", encoding="utf-8")
+        assert content(folder) == "one"
+        folder.publish(manifest(documents=7))
+    assert (content(folder), folder.current().manifest.documents) == ("two", 7)
+    assert not first.path.exists()
+
+
+def test_an_unfinished_generation_is_continued_and_fresh_starts_over(tmp_path: Path) -> None:
+    folder = IndexFolder(tmp_path / "index")
+    publish(folder, "one")
+    with folder.write_lock():
+        (folder.begin() / "half").touch()
+    with folder.write_lock():
+        assert (folder.begin() / "half").exists()
+        assert list(folder.begin(fresh=True).iterdir()) == [folder.building / "started"]
+
+
+def test_a_copy_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
+    folder = IndexFolder(tmp_path / "index")
+    publish(folder, "one")
+    folder.building.mkdir()
+    (folder.building / "content").write_text("on", encoding="utf-8")
+    with folder.write_lock():
+        assert (folder.begin() / "content").read_text(encoding="utf-8") == "one"
+
+
+CRASH = """
+    import os, sys
+    from pathlib import Path
+    import search.index as index
+    from tests.unit.test_index import manifest
+    folder, point = index.IndexFolder(Path(sys.argv[1])), int(sys.argv[2])
+    calls = 0
+    def step(real):
+        def stepped(*args, **kwargs):
+            global calls
+            calls += 1
+            if calls == point:
+                os._exit(9)
+            return real(*args, **kwargs)
+        return stepped
+    index.write_durably = step(index.write_durably)
+    index._sync_tree = step(index._sync_tree)
+    index._sync_folder = step(index._sync_folder)
+    index.shutil.rmtree = step(index.shutil.rmtree)
+    Path.rename = step(Path.rename)
+    with folder.write_lock():
+        (folder.begin() / "content").write_text("two")
+        folder.publish(manifest())
+    os._exit(0)
+"""
+
+
+def test_a_crash_at_any_step_leaves_the_old_or_the_new_generation(tmp_path: Path) -> None:
+    seen = set()
+    for point in range(1, 20):
+        folder = IndexFolder(tmp_path / f"index-{point}")
+        publish(folder, "one")
+        command = [sys.executable, "-c", textwrap.dedent(CRASH), str(folder.path), str(point)]
+        code = subprocess.run(command, cwd=Path(__file__).parents[2], check=False).returncode
+        seen.add(code)
+        assert content(folder) in ("one", "two")
+        assert folder.current().manifest.documents == 1
+        publish(folder, "three")
+        assert content(folder) == "three"
+        if code == 0:
+            break
+    assert seen == {0, 9}
+
+
+def hold_lock(path: str, ready: multiprocessing.synchronize.Event, done: multiprocessing.synchronize.Event) -> None:
+    with IndexFolder(Path(path)).write_lock():
+        ready.set()
+        done.wait(30)
+
+
+def test_a_second_writer_is_told_who_holds_the_lock_or_waits(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, done = context.Event(), context.Event()
+    process = context.Process(target=hold_lock, args=(str(tmp_path / "index"), ready, done))
+    process.start()
+    assert ready.wait(30)
+    folder = IndexFolder(tmp_path / "index")
+    with pytest.raises(IndexBusyError, match=f"process {process.pid} on .* since 20"), folder.write_lock():
+        pass
+    done.set()
+    with folder.write_lock(wait_s=30):
+        pass
+    process.join()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "damaged"), ('{"encoder": 3}', "damaged"), (manifest(format_version=99).model_dump_json(), "format version 99")],
+)
+def test_a_damaged_manifest_says_what_to_do(text: str, message: str) -> None:
+    with pytest.raises(IndexFormatError, match=f"{message}.*--fresh"):
+        parse_manifest(text, "here")
+
+
+def test_a_damaged_pointer_or_missing_manifest_says_what_to_do(tmp_path: Path) -> None:
+    folder = IndexFolder(tmp_path / "index")
+    publish(folder, "one")
+    (folder.current().path / MANIFEST).unlink()
+    with pytest.raises(IndexFormatError, match="--fresh"):
+        _ = folder.current().manifest
+    (folder.path / "current").write_bytes(b"\xff\xfejunk")
+    with pytest.raises(IndexFormatError, match="--fresh"):
+        folder.current()
+
+
+def test_a_file_in_the_way_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "index").write_text("not a folder", encoding="utf-8")
+    with pytest.raises(StoreError, match="choose another place|as it was"), IndexFolder(tmp_path / "index").write_lock():
+        pass
+
+
+def test_views_of_readers_that_are_gone_are_removed(tmp_path: Path) -> None:
+    folder = IndexFolder(tmp_path / "index")
+    publish(folder, "one")
+    mine = folder.new_reader_view()
+    gone = mine.with_name(mine.name.replace(str(os.getpid()), str(2**22 + 1)))
+    gone.mkdir()
+    other_machine = mine.with_name("elsewhere-1-abc")
+    other_machine.mkdir()
+    folder.new_reader_view()
+    assert (mine.exists(), gone.exists(), other_machine.exists()) == (True, False, True)
