@@ -79,7 +79,7 @@ class Detector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Atom:
-    """What is never cut: a sentence, or a part of one that is too long. Characters [start, end) without outer spaces."""
+    """What is never cut: a sentence or a part of a too long one, its characters [start, end) without outer spaces."""
 
     start: int
     end: int
@@ -285,7 +285,8 @@ def _sentences(window: str, span: LanguageSpan, options: ChunkOptions) -> list[t
             borders |= {match.start() for match in _SPACES.finditer(window, start, end)}
         safe = sorted({_grapheme_boundary(window, border) for border in borders})
         for first, last in pairwise(safe):
-            parts += _trimmed(window, first, last) if last - first <= long else _split_long(window, first, last, long // 2)
+            short = last - first <= long
+            parts += _trimmed(window, first, last) if short else _split_long(window, first, last, long // 2)
     return parts
 
 

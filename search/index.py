@@ -74,8 +74,10 @@ class IndexFolder:
         except FileNotFoundError:
             return None
         if not text.isdigit():
-            raise IndexFormatError(f"{self._pointer} is damaged: {text[:40]!r}. Write the number of the newest folder "
-                                   f"in {self._generations} into it, or run `indexer ingest FOLDER --fresh`.")  # fmt: skip
+            raise IndexFormatError(
+                f"{self._pointer} is damaged: {text[:40]!r}. Write the number of the newest folder in "
+                f"{self._generations} into it, or run `indexer ingest FOLDER --fresh`."
+            )
         return int(text)
 
     def current(self) -> Generation:

@@ -133,12 +133,17 @@ def search_with_ties(
     return [ScoredPoint(from_payload(payload), score) for payload, score in found if payload]
 
 
-def facet_with_ties(count: Callable[[int], list[tuple[str, int]]], limit: int) -> list[tuple[str, int]]:
+def facet_with_ties(key: str, count: Callable[[int], list[tuple[str, int]]], limit: int) -> list[tuple[str, int]]:
     """The first `limit` values by descending count and ascending value, also where equal counts straddle the limit."""
     if limit < 1:
         raise QueryError(f"the limit must be at least 1, got {limit}")
     wanted = limit + 1
-    counts = count(wanted)
+    try:
+        counts = count(wanted)
+    except StoreError as error:
+        if "for faceting" not in str(error):
+            raise
+        raise QueryError(f"values of {key!r} cannot be counted; those of fields that hold names or text can") from error
     while len(counts) == wanted and counts[-1][1] == counts[limit - 1][1]:
         wanted *= 4
         counts = count(wanted)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import qdrant_edge as qe
 
-from search.errors import PanlinguaError, QueryError, StoreError
+from search.errors import PanlinguaError, StoreError
 from search.files import allocated_bytes, copy_sparse, copy_tree
 from search.records import Chunk, Filter, Match, Point, Range, ScoredPoint, SparseVector, Vectors
 from search.store.base import (
@@ -157,16 +157,13 @@ class EdgeStore:
     def facet(self, key: str, *, filter: Filter | None = None, limit: int = 100) -> list[tuple[str, int]]:
         """See VectorStore."""
         path = field_path(Match(key, ("",)))
-        known = set(self._shard.info().payload_schema)
-        if path not in known:
-            raise QueryError(f"values of {key!r} cannot be counted; those of {', '.join(sorted(known))} can")
 
         def count(wanted: int) -> list[tuple[str, int]]:
             request = qe.FacetRequest(key=path, limit=wanted, exact=True, filter=_filter(filter))
             with _explained(f"cannot count the values of {key!r}"):
                 return [(str(hit.value), int(hit.count)) for hit in self._shard.facet(request).hits]
 
-        return facet_with_ties(count, limit)
+        return facet_with_ties(key, count, limit)
 
     def flush(self) -> None:
         """See VectorStore."""
@@ -196,7 +193,7 @@ class EdgeStore:
 
     def _payloads(self, ids: list[str]) -> Mapping[str, Mapping[str, Any]]:
         with _explained("cannot read from the index"):
-            return {str(record.id): record.payload or {} for record in self._shard.retrieve(ids, True, False)}
+            return {str(record.id): record.payload or {} for record in self._shard.retrieve(list(ids), True, False)}
 
     def _create_field_indexes(self) -> None:
         kinds = dict.fromkeys(KEYWORD_FIELDS, qe.PayloadSchemaType.Keyword)
@@ -269,7 +266,8 @@ def _from_edge(record: Any) -> Point:
 def _filter(filter: Filter | None) -> qe.Filter | None:
     if filter is None or not filter.conditions:
         return None
-    must, must_not = [], []
+    must: list[Any] = []
+    must_not: list[Any] = []
     for condition in filter.conditions:
         if isinstance(condition, Range):
             bounds = range_bounds(condition)

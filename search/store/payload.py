@@ -82,11 +82,10 @@ def range_bounds(condition: Range) -> Bounds:
         QueryError: There is no such field or no bound, or a bound is neither a finite number nor a date.
     """
     path, bounds = field_path(condition), (condition.gte, condition.lte)
-    dates = condition.key in DATE_FIELDS or any(isinstance(bound, str) for bound in bounds)
-    if dates:
+    if condition.key in DATE_FIELDS or any(isinstance(bound, str) for bound in bounds):
         return Bounds(path, True, _moment(condition, condition.gte), _moment(condition, condition.lte, last=True))
     for bound in bounds:
-        if isinstance(bound, bool) or (bound is not None and not math.isfinite(bound)):
+        if isinstance(bound, str | bool) or (bound is not None and not math.isfinite(bound)):
             raise QueryError(f"the range on {condition.key!r} needs finite numbers or dates, got {bound!r}")
     return Bounds(path, False, *bounds)
 
@@ -94,7 +93,7 @@ def range_bounds(condition: Range) -> Bounds:
 def metadata_indexes(points: Sequence[Point], known: set[str]) -> Iterator[tuple[str, bool]]:
     """Path of each metadata column without an index, and whether its first value is text; adds them to `known`.
 
-    Truth values are in `flags`. Numbers are to be indexed as floats, since an integer index would hide 3.5 from a range.
+    Truth values are in `flags`. Numbers are to be indexed as floats: an integer index would hide 3.5 from a range.
     """
     for point in points:
         for name, value in point.chunk.metadata.items():

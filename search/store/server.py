@@ -10,7 +10,7 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException
 
-from search.errors import PanlinguaError, QueryError, StoreError
+from search.errors import PanlinguaError, StoreError
 from search.records import Filter, Match, Point, Range, ScoredPoint, SparseVector, Vectors
 from search.store.base import (
     DENSE,
@@ -159,12 +159,7 @@ class ServerStore:
                 hits = self.client.facet(self.collection, path, _filter(filter), limit=wanted, exact=True).hits
             return [(str(hit.value), int(hit.count)) for hit in hits]
 
-        try:
-            return facet_with_ties(count, limit)
-        except StoreError as error:
-            if "for faceting" not in str(error):
-                raise
-            raise QueryError(f"values of {key!r} cannot be counted; those of text fields can") from error
+        return facet_with_ties(key, count, limit)
 
     def flush(self) -> None:
         """Nothing to do: every write waits until the server has it."""
@@ -269,7 +264,7 @@ def _explained(verb: str, collection: str) -> Iterator[None]:
         yield
     except PanlinguaError:
         raise
-    except (ApiException, OSError, ValueError) as error:
+    except (ApiException, OSError, ValueError, RuntimeError) as error:
         hint = "Check that the server runs, its URL and the API key (PANLINGUA_API_KEY)."
         message = f"cannot {verb} the collection {collection!r} of the Qdrant server: {error}. {hint}"
         raise StoreError(message) from error

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +19,10 @@ from qdrant_client import QdrantClient
 
 from search.errors import QueryError, StoreError
 from search.records import Chunk, Filter, Match, Point, Range, ScoredPoint, SparseVector, Vectors
-from search.store.base import VectorStore, search_with_ties
+from search.store import edge
+from search.store.base import Ranked, VectorStore, search_with_ties
 from search.store.edge import EdgeStore, make_reader_view
+from search.store.payload import to_payload
 from search.store.server import ServerStore, connect, read_metadata, write_metadata
 
 DIMENSION, COUNT = 16, 300
@@ -289,13 +297,183 @@ def test_server_metadata_round_trip_and_dimension_mismatch() -> None:
 
 
 def test_searching_for_ties_fetches_more_only_while_the_last_one_ties() -> None:
-    pool = [ScoredPoint(Chunk(f"d{i}", 0, ""), 1.0 if i < 40 else 0.5) for i in range(200)]
-    asked: list[int] = []
+    chunks = {chunk.id: chunk for chunk in (Chunk(f"d{i}", 0, "") for i in range(200))}
+    pool = [(chunk_id, 1.0 if i < 20 else 0.5) for i, chunk_id in enumerate(chunks)]
+    asked: list[tuple[int, bool]] = []
+    fetched: list[str] = []
 
-    def search(wanted: int) -> list[ScoredPoint]:
-        asked.append(wanted)
-        return pool[:wanted]
+    def search(wanted: int, with_payload: bool) -> list[Ranked]:
+        asked.append((wanted, with_payload))
+        return [Ranked(i, score, to_payload(chunks[i]) if with_payload else None) for i, score in pool[:wanted]]
 
-    found = search_with_ties(search, 5)
-    assert [p.chunk.id for p in found] == sorted(p.chunk.id for p in pool[:40])[:5]
-    assert asked == [21, 84]
+    def fetch(ids: list[str]) -> dict[str, dict[str, object]]:
+        fetched.extend(ids)
+        return {chunk_id: to_payload(chunks[chunk_id]) for chunk_id in ids}
+
+    found = search_with_ties(search, fetch, 5)
+    assert [p.chunk.id for p in found] == sorted(chunk_id for chunk_id, _ in pool[:20])[:5] == fetched
+    assert asked == [(6, True), (24, False)]
+
+
+@pytest.mark.parametrize("limit", [1, 10])
+def test_hundreds_of_equal_scores_come_by_ascending_id(store: VectorStore, limit: int) -> None:
+    same = sparse(7)
+    points = [Point(p.chunk, np.full(DIMENSION, 0.25, np.float32), same) for p in make_points(300)]
+    store.upsert(points)
+    expected = sorted(p.chunk.id for p in points)[:limit]
+    assert [p.chunk.id for p in store.search_lexical(same, limit=limit)] == expected
+    assert [p.chunk.id for p in store.search_dense(np.ones(DIMENSION, np.float32), limit=limit)] == expected
+
+
+def test_a_chunk_without_words_does_not_count_in_the_idf(store: VectorStore) -> None:
+    points = make_points(12)
+    store.upsert([Point(p.chunk, p.dense, sparse(1) if i < 3 else sparse(2) if i < 8 else sparse()) for i, p in enumerate(points)])
+    with_words = 8
+    idf = float(np.log((with_words - 3 + 0.5) / (3 + 0.5) + 1))
+    assert [p.score for p in store.search_lexical(sparse(1), limit=10)] == pytest.approx([idf] * 3, abs=1e-5)
+    assert len(store.retrieve([points[11].chunk.id], with_vectors=True)[0].sparse.indices) == 0
+
+
+def chunk_with(number: int, **fields: object) -> Point:
+    chunk = replace(Chunk("doc", number, "text"), **fields)  # type: ignore[arg-type]  # any field
+    return Point(chunk, np.ones(DIMENSION, np.float32), sparse(1))
+
+
+@pytest.mark.parametrize(
+    ("condition", "numbers"),
+    [
+        (Match("metadata.n", (3,)), [0, 1]),
+        (Match("metadata.n", (3.0,)), [0, 1]),
+        (Match("metadata.n", ("3",)), [3]),
+        (Match("metadata.n", ("3", 3.5)), [2, 3]),
+        (Match("metadata.n", (3,), negate=True), [2, 3, 4]),
+        (Range("metadata.n", gte=3, lte=3.6), [0, 1, 2]),
+        (Match("metadata.größe in 文", ("x",)), [4]),
+        (Range("date", lte="2024-05-31"), [0, 1]),
+        (Range("date", gte="2024-05-31T23:00:00Z", lte="2024-06-01T00:30:00Z"), [1]),
+        (Range("date", gte="2024-06-01T01:00:00+00:30"), [2]),
+    ],
+)
+def test_values_of_mixed_types_and_whole_days_match(
+    store: VectorStore, condition: Match | Range, numbers: list[int]
+) -> None:
+    store.upsert(
+        [
+            chunk_with(0, metadata={"n": 3}, date="2024-05-31T00:00:00Z"),
+            chunk_with(1, metadata={"n": 3.0}, date="2024-05-31T23:30:00Z"),
+            chunk_with(2, metadata={"n": 3.5}, date="2024-06-01T12:00:00Z"),
+            chunk_with(3, metadata={"n": "3"}),
+            chunk_with(4, metadata={"größe in 文": "x"}),
+        ]
+    )
+    assert sorted(p.chunk.number for p in store.iter_points(filter=Filter((condition,)))) == numbers
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        Range("date", gte="yesterday"),
+        Range("date", gte=2024),
+        Range("metadata.n", gte=float("nan")),
+        Range("metadata.n", gte="soon"),
+        Match("metadata.", ("x",)),
+        Match('metadata.a"b', ("x",)),
+        Match("metadata.a\\b", ("x",)),
+    ],
+)
+def test_a_filter_that_means_nothing_is_refused(store: VectorStore, condition: Match | Range) -> None:
+    with pytest.raises(QueryError):
+        store.count(Filter((condition,)))
+    with pytest.raises(QueryError):
+        store.search_dense(np.ones(DIMENSION, np.float32), limit=0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"text": "half \ud83d of an emoji"},
+        {"metadata": {"k": "\udcff"}},
+        {"metadata": {"k": float("nan")}},
+        {"metadata": {"k": 2**70}},
+        {"metadata": {"k": ["a", "b"]}},
+    ],
+)
+def test_what_a_store_could_not_give_back_is_refused_by_name(store: VectorStore, fields: dict[str, object]) -> None:
+    with pytest.raises(StoreError, match="chunk 7 of 'doc'"):
+        store.upsert([chunk_with(0), chunk_with(7, **fields)])
+    assert store.count() == 0
+
+
+def test_text_columns_can_be_counted_with_ties_by_value(store: VectorStore) -> None:
+    store.upsert([chunk_with(i, metadata={"colour": "dbcaee"[i]}) for i in range(6)])
+    assert store.facet("metadata.colour", limit=3) == [("e", 2), ("a", 1), ("b", 1)]
+
+
+def test_numbers_cannot_be_counted_as_a_facet(tmp_path: Path) -> None:
+    with closing(EdgeStore(tmp_path / "shard", DIMENSION)) as store:
+        store.upsert([chunk_with(0, metadata={"n": 3})])
+        for key in ("metadata.n", "metadata.unknown", "title"):
+            with pytest.raises(QueryError, match="cannot be counted"):
+                store.facet(key)
+
+
+def test_a_nearly_full_disk_is_refused_before_edge_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(EdgeStore(tmp_path / "shard", DIMENSION)) as store:
+        store.upsert(make_points(10))
+        full = shutil._ntuple_diskusage(10**9, 10**9, 2**20)  # type: ignore[attr-defined]  # what disk_usage returns
+        monkeypatch.setattr(shutil, "disk_usage", lambda _path: full)
+        for write in (lambda: store.upsert(make_points(20)), store.flush, store.optimize):
+            with pytest.raises(StoreError, match="nearly full: 1 MB free.*Free some space"):
+                write()
+        assert store.count() == 10
+
+
+def test_a_view_of_a_shard_that_is_being_removed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    EdgeStore(tmp_path / "shard", DIMENSION).close()
+    (tmp_path / "view").mkdir()
+    real = edge.copy_tree
+
+    def replaced_meanwhile(*args: Path, **options: object) -> None:
+        real(*args, **options)  # type: ignore[arg-type]  # passed on
+        (tmp_path / "shard").rename(tmp_path / "old-shard")
+
+    monkeypatch.setattr(edge, "copy_tree", replaced_meanwhile)
+    with pytest.raises(FileNotFoundError):
+        make_reader_view(tmp_path / "shard", tmp_path / "view")
+
+
+def test_readers_leave_the_published_files_as_they_are(tmp_path: Path) -> None:
+    points = make_points(200)
+    with closing(EdgeStore(tmp_path / "shard", DIMENSION, hnsw_from=50)) as writer:
+        writer.upsert(points)
+        writer.optimize()
+
+    def checksums() -> dict[str, str]:
+        files = (path for path in (tmp_path / "shard").rglob("*") if path.is_file())
+        return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+    before = checksums()
+    command = [sys.executable, "-c", READ, str(tmp_path / "shard")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    readers = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        readers.append(subprocess.Popen([*command, str(tmp_path / name)], stdout=subprocess.PIPE, env=environment))
+    answers = [reader.communicate(timeout=60)[0].decode().strip() for reader in readers]
+    expected = exact_dense(points, np.ones(DIMENSION, np.float32), 1)[0][0]
+    assert answers == [expected, expected]
+    assert checksums() == before
+
+
+READ = """
+import sys
+from pathlib import Path
+import numpy as np
+from search.store.edge import EdgeStore, make_reader_view
+make_reader_view(Path(sys.argv[1]), Path(sys.argv[2]))
+store = EdgeStore(Path(sys.argv[2]), 16)
+found = [store.search_dense(np.ones(16, np.float32), limit=1)[0].chunk.id for _ in range(50)]
+list(store.iter_points(with_vectors=True)), store.facet("lang")
+store.close()
+print(found[0])
+"""

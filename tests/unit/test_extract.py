@@ -180,9 +180,9 @@ def test_arabic_and_thai_pdf_go_through_pdftotext(tmp_path: Path) -> None:
 
 
 def test_pdf_lines_are_joined_but_paragraphs_stay() -> None:
-    text = "The library opens every day but\nSunday, and on Sunday it is not.\nShort one\nThe next goes on for a long\nway."
+    text = "The library opens every day but\nSunday, and then it is not.\nShort one\nThe next goes on for a long\nway."
     assert join_lines(text) == (
-        "The library opens every day but Sunday, and on Sunday it is not.\nShort one\nThe next goes on for a long way."
+        "The library opens every day but Sunday, and then it is not.\nShort one\nThe next goes on for a long way."
     )
     assert join_lines("図書館は日曜日を除いて毎\n日開いています。") == "図書館は日曜日を除いて毎日開いています。"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from search import files
 from search.errors import IndexBusyError, IndexFormatError, IndexNotFoundError, StoreError
+from search.files import allocated_bytes
 from search.index import MANIFEST, IndexFolder
 from search.manifest import IndexManifest, now, parse_manifest
 
@@ -63,6 +66,43 @@ def test_an_unfinished_generation_is_continued_and_fresh_starts_over(tmp_path: P
     with folder.write_lock():
         assert (folder.begin() / "half").exists()
         assert list(folder.begin(fresh=True).iterdir()) == [folder.building / "started"]
+
+
+def test_a_copy_keeps_the_holes_of_its_files(tmp_path: Path) -> None:
+    folder = IndexFolder(tmp_path / "index")
+    with folder.write_lock():
+        first = folder.begin()
+        (first / "shard" / "leer").mkdir(parents=True)
+        with (first / "shard" / "page").open("wb") as file:
+            file.write("début 日本".encode())
+            file.seek(32 * 2**20)
+            file.write(b"end")
+            file.truncate(64 * 2**20)
+        (first / "empty").touch()
+        folder.publish(manifest())
+    with folder.write_lock():
+        copied = folder.begin()
+    original = folder.current().path
+    if allocated_bytes(original) > 2**20:
+        pytest.skip("this file system has no holes")
+    assert (copied / "shard" / "page").read_bytes() == (original / "shard" / "page").read_bytes()
+    assert (copied / "empty").exists()
+    assert (copied / "shard" / "leer").is_dir()
+    assert allocated_bytes(copied) < 2**20
+
+
+def test_a_copy_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = IndexFolder(tmp_path / "index")
+    publish(folder, "one")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "copy_sparse", full)
+    with folder.write_lock(), pytest.raises(StoreError, match="disk is full: free some space"):
+        folder.begin()
+    assert not folder.building.exists()
+    assert content(folder) == "one"
 
 
 def test_a_copy_that_was_cut_off_is_made_again(tmp_path: Path) -> None:
