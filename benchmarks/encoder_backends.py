@@ -87,7 +87,7 @@ def main() -> None:
         rows = list(measure_quality(encoders, sets))
     with args.out.open("a", encoding="utf-8") as file:
         for row in rows:
-            row = {**row, **speeds[row["backend"]], **provenance()}
+            row = {**row, **speeds[row["backend"]], **provenance(args.data)}
             print(json.dumps(row), file=file)
             print({key: row[key] for key in row if key not in ("command", "commit", "machine", "versions")})
 
@@ -285,14 +285,16 @@ def ndcg(data: RetrievalSet, documents: Vectors, queries: Vectors, *, within: bo
     return round(100 * float(np.mean(gains)), 2)
 
 
-def provenance() -> dict[str, Any]:
-    """Command, commit, machine and versions."""
+def provenance(data: list[Path]) -> dict[str, Any]:
+    """Command (data folders by name), commit, machine and versions."""
     from importlib.metadata import version
 
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    names = {str(folder): folder.name for folder in data}
+    arguments = [names.get(argument, argument) for argument in sys.argv[1:]]
     return {
-        "command": shlex.join(["python", "benchmarks/encoder_backends.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "benchmarks/encoder_backends.py", *arguments]),
         "commit": commit.stdout.strip() or "uncommitted",
         "machine": f"{os.cpu_count()} cores {cpu.partition(': ')[2] or platform.processor()}",
         "versions": {name: version(name) for name in ("torch", "openvino", "onnxruntime")},

@@ -42,6 +42,7 @@ def show_answers(settings: Settings) -> None:
     """Ask the demo queries and print the best three documents of each."""
     rows = [json.loads(line) for line in QUERIES.read_text(encoding="utf-8").splitlines()]
     engine = Engine(settings)
+    engine.load()
     for row in rows:
         if row.get("demo"):
             result = engine.search(row["text"], k=3)

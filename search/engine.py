@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 MAX_QUERY_CHARS = 20_000
 MAX_RESULTS = 1_000
 CANDIDATES = 100
-LEXICAL_WEIGHT = 0.7
-"""Weight of the lexical ranks against 1 for the dense ones; measured in results/balance.md."""
 
 
 class Mode(StrEnum):
@@ -188,12 +186,19 @@ class Engine:
             vectors = self.encoder().encode_queries([query])
             dense = index.language_map.map_queries(vectors, balance=weight)[0]
         encoded = time.perf_counter()
-        points = _best_per_document(lambda limit: _retrieve(index, dense, sparse, limit, filter), offset + k)
+        languages = dict(detection.probabilities)
+        points = _best_per_document(lambda limit: _retrieve(index, dense, sparse, languages, limit, filter), offset + k)
         hits = _as_hits(points, offset, k, _explainer(index, dense, sparse, filter) if explain else None)
         finished = time.perf_counter()
         timings = {"encode": encoded - started, "retrieve": finished - encoded, "total": finished - started}
         rounded = {name: round(seconds * 1000, 3) for name, seconds in timings.items()}
         return SearchResult(query, chosen, weight, detection, hits, rounded)
+
+    def load(self) -> None:
+        """Load now what the first query would otherwise wait for: index, encoder, language models."""
+        self.index()
+        self.encoder()
+        self._detector.detect_query("?")
 
     def close(self) -> None:
         """Release the index."""
@@ -230,7 +235,12 @@ def _check(query: str, k: int, offset: int, mode: Mode | str, balance: float | N
 
 
 def _retrieve(
-    index: OpenIndex, dense: Vectors | None, sparse: SparseVector | None, limit: int, filter: Filter | None
+    index: OpenIndex,
+    dense: Vectors | None,
+    sparse: SparseVector | None,
+    query_languages: Mapping[str, float],
+    limit: int,
+    filter: Filter | None,
 ) -> list[ScoredPoint]:
     if dense is None and sparse is not None:
         return index.store.search_lexical(sparse, limit=limit, filter=filter)
@@ -241,8 +251,7 @@ def _retrieve(
     candidates = max(CANDIDATES, limit)
     by_meaning = index.store.search_dense(dense, limit=candidates, filter=filter)
     by_words = index.store.search_lexical(sparse, limit=candidates, filter=filter)
-    fused = fuse_ranks((by_meaning, by_words), (1.0, LEXICAL_WEIGHT))
-    return keep_language_places(by_meaning, fused)[:limit]
+    return keep_language_places(by_meaning, fuse_ranks(by_meaning, by_words, query_languages))[:limit]
 
 
 def _best_per_document(retrieve: Callable[[int], list[ScoredPoint]], wanted: int) -> list[ScoredPoint]:

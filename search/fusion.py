@@ -9,33 +9,47 @@ order of the fused ranking.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from search.records import ScoredPoint
 
 RRF_K = 60
+SAME_LANGUAGE_WEIGHT = 1.0
+OTHER_LANGUAGE_WEIGHT = 0.1
+"""Weights of a lexical rank against 1 for a dense one: shared words tell much within a language and little across
+languages, where they are names and numbers at best; measured in results/balance.md."""
 
 
 def fuse_ranks(
-    lists: Sequence[Sequence[ScoredPoint]], weights: Sequence[float], *, k: int = RRF_K
+    dense: Sequence[ScoredPoint], lexical: Sequence[ScoredPoint], query_languages: Mapping[str, float]
 ) -> list[ScoredPoint]:
-    """Weighted reciprocal rank fusion; score = sum of weight / (k + rank), ranks from 1.
+    """Weighted reciprocal rank fusion; score = 1 / (60 + dense rank) + weight / (60 + lexical rank), ranks from 1.
 
-    Worked: lists [a, b] and [b], weights 1 and 1, k 60: b = 1/62 + 1/61 = 0.03252, a = 1/61 = 0.01639.
+    The weight goes from 0.1 to 1 with the probability that the query is in the document's language.
+    Worked: dense [a, b], lexical [b], all in the query's language: b = 1/62 + 1/61 = 0.03252, a = 1/61 = 0.01639.
+
+    Args:
+        dense: Hits by meaning, best first.
+        lexical: Hits by words, best first.
+        query_languages: Probability of each language that the query may be in.
 
     Returns:
         The union of the lists by descending fused score, ties by ascending chunk id.
 
     Source: Cormack, Clarke and Buettcher, 2009, "Reciprocal Rank Fusion outperforms Condorcet and individual Rank
-    Learning Methods". Differs: weights; and it is computed here, not in the store, because a store's order of equal
-    scores changes between calls and with it the ranks.
+    Learning Methods". Differs: weights by language; and it is computed here, not in the store, because a store's order
+    of equal scores changes between calls and with it the ranks.
     """
     scores: dict[str, float] = defaultdict(float)
     points: dict[str, ScoredPoint] = {}
-    for ranked, weight in zip(lists, weights, strict=True):
-        for rank, point in enumerate(ranked, start=1):
-            scores[point.chunk.id] += weight / (k + rank)
-            points[point.chunk.id] = point
+    for rank, point in enumerate(dense, start=1):
+        points[point.chunk.id] = point
+        scores[point.chunk.id] += 1.0 / (RRF_K + rank)
+    for rank, point in enumerate(lexical, start=1):
+        points[point.chunk.id] = point
+        same = query_languages.get(point.chunk.lang, 0.0)
+        weight = OTHER_LANGUAGE_WEIGHT + (SAME_LANGUAGE_WEIGHT - OTHER_LANGUAGE_WEIGHT) * same
+        scores[point.chunk.id] += weight / (RRF_K + rank)
     order = sorted(scores, key=lambda chunk_id: (-scores[chunk_id], chunk_id))
     return [ScoredPoint(points[chunk_id].chunk, scores[chunk_id]) for chunk_id in order]
 

@@ -23,11 +23,14 @@ from search.store import edge
 from search.store.base import Ranked, VectorStore, search_with_ties
 from search.store.edge import EdgeStore, make_reader_view
 from search.store.payload import to_payload
-from search.store.server import ServerStore, connect, read_metadata, write_metadata
+from search.store.server import ServerStore, connect, drop_collection, read_metadata, write_metadata
 
 DIMENSION, COUNT = 16, 300
 LANGS = ("de", "fr", "ja", "ar", "und")
-TEXTS = ("Straße café", "cafe\u0301 décomposé", "日本語の文", "ข้อความ ภาษาไทย", "نص عربي mixed", "हिन्दी पाठ", "👩‍👩‍👧 emoji", "x" * 5000)
+TEXTS = (
+    "Straße café", "cafe\u0301 décomposé", "日本語の文", "ข้อความ ภาษาไทย", "نص عربي mixed",
+    "हिन्दी पाठ", "👩‍👩‍👧 emoji", "x" * 5000,
+)  # fmt: skip
 
 
 def make_points(count: int = COUNT, seed: int = 0) -> list[Point]:
@@ -54,7 +57,8 @@ def make_point(i: int, rng: np.random.Generator) -> Point:
         date=f"2024-{1 + i % 12:02d}-01T00:00:00Z" if i % 4 else None,
         metadata={"year": 2000 + i, "my key": f"v{i % 2}", "ratio": i / 4, "done": i % 2 == 0},
     )
-    return Point(chunk, dense.astype(np.float32), SparseVector(indices, rng.uniform(0.5, 2, len(indices)).astype(np.float32)))
+    values = rng.uniform(0.5, 2, len(indices)).astype(np.float32)
+    return Point(chunk, dense.astype(np.float32), SparseVector(indices, values))
 
 
 @pytest.fixture(params=["edge", "memory", "server"])
@@ -68,8 +72,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStor
             pytest.skip("QDRANT_URL is not set: no Qdrant server to test against")
         client = connect(os.environ["QDRANT_URL"], os.environ.get("QDRANT_API_KEY"))
         made = ServerStore(client, f"test-{uuid.uuid4().hex}", DIMENSION)
-        request.addfinalizer(lambda: connect(os.environ["QDRANT_URL"]).delete_collection(made.collection))  # type: ignore[attr-defined]
     yield made
+    if request.param == "server" and isinstance(made, ServerStore):
+        drop_collection(made.client, made.collection)
     made.close()
 
 
@@ -82,10 +87,11 @@ def exact_lexical(points: list[Point], query: SparseVector, limit: int) -> list[
     """IDF as Qdrant defines it: ln((N - n + 0.5) / (n + 0.5) + 1)."""
     frequency = {int(i): sum(i in p.sparse.indices for p in points) for i in query.indices}
     scored = []
+    idf = {i: np.log((len(points) - n + 0.5) / (n + 0.5) + 1) for i, n in frequency.items()}
     for p in points:
         weights = dict(zip(p.sparse.indices.tolist(), p.sparse.values.tolist(), strict=True))
         score = sum(
-            value * weights.get(int(i), 0.0) * np.log((len(points) - frequency[int(i)] + 0.5) / (frequency[int(i)] + 0.5) + 1)
+            value * weights.get(int(i), 0.0) * idf[int(i)]
             for i, value in zip(query.indices, query.values, strict=True)
         )
         if any(int(i) in weights for i in query.indices):
@@ -136,7 +142,10 @@ def test_ties_break_by_id_also_at_the_limit(store: VectorStore) -> None:
 FILTERS = {
     "language": (Filter((Match("lang", ("de", "ja")),)), lambda c: c.lang in ("de", "ja")),
     "not language": (Filter((Match("lang", ("de",), negate=True),)), lambda c: c.lang != "de"),
-    "source": (Filter((Match("source", ("ordner/unter 0/文書 2.txt",)),)), lambda c: c.source == "ordner/unter 0/文書 2.txt"),
+    "source": (
+        Filter((Match("source", ("ordner/unter 0/文書 2.txt",)),)),
+        lambda c: c.source == "ordner/unter 0/文書 2.txt",
+    ),
     "folder": (Filter((Match("folders", ("ordner/unter 1",)),)), lambda c: "unter 1" in c.source),
     "text": (Filter((Match("metadata.my key", ("v1",)),)), lambda c: c.metadata["my key"] == "v1"),
     "integer": (Filter((Match("metadata.year", (2004, 2005)),)), lambda c: c.metadata["year"] in (2004, 2005)),
@@ -147,7 +156,10 @@ FILTERS = {
         Filter((Range("date", "2024-03-01T00:00:00Z", "2024-05-01T00:00:00Z"),)),
         lambda c: c.date is not None and "2024-03" <= c.date < "2024-06",
     ),
-    "both": (Filter((Match("lang", ("ar",)), Range("metadata.year", gte=2100))), lambda c: c.lang == "ar" and c.metadata["year"] >= 2100),
+    "both": (
+        Filter((Match("lang", ("ar",)), Range("metadata.year", gte=2100))),
+        lambda c: c.lang == "ar" and c.metadata["year"] >= 2100,
+    ),
     "nothing": (Filter((Match("lang", ("xx",)),)), lambda c: False),
 }
 
@@ -164,7 +176,9 @@ def test_filters_hold_for_searching_counting_and_reading(store: VectorStore, nam
     assert {p.chunk.id for p in store.iter_points(filter=chosen)} == {p.chunk.id for p in matching}
 
 
-@pytest.mark.parametrize("condition", [Match("colour", ("red",)), Match("metadata.", ("x",)), Match("lang", ()), Range("date")])
+@pytest.mark.parametrize(
+    "condition", [Match("colour", ("red",)), Match("metadata.", ("x",)), Match("lang", ()), Range("date")]
+)
 def test_a_wrong_filter_is_explained(store: VectorStore, condition: Match | Range) -> None:
     with pytest.raises(QueryError):
         store.count(Filter((condition,)))
@@ -283,7 +297,7 @@ def test_a_second_writer_is_told_that_the_shard_is_held(tmp_path: Path) -> None:
 
 
 def test_a_server_that_does_not_answer_is_explained() -> None:
-    with pytest.raises(StoreError, match="check|Check that the server runs"):
+    with pytest.raises(StoreError, match="Check that the server runs"):
         ServerStore(connect("http://127.0.0.1:9", timeout_s=1), "test", DIMENSION)
 
 
@@ -327,7 +341,8 @@ def test_hundreds_of_equal_scores_come_by_ascending_id(store: VectorStore, limit
 
 def test_a_chunk_without_words_does_not_count_in_the_idf(store: VectorStore) -> None:
     points = make_points(12)
-    store.upsert([Point(p.chunk, p.dense, sparse(1) if i < 3 else sparse(2) if i < 8 else sparse()) for i, p in enumerate(points)])
+    words = [sparse(1)] * 3 + [sparse(2)] * 5 + [sparse()] * 4
+    store.upsert([Point(p.chunk, p.dense, vector) for p, vector in zip(points, words, strict=True)])
     with_words = 8
     idf = float(np.log((with_words - 3 + 0.5) / (3 + 0.5) + 1))
     assert [p.score for p in store.search_lexical(sparse(1), limit=10)] == pytest.approx([idf] * 3, abs=1e-5)
@@ -423,7 +438,7 @@ def test_a_nearly_full_disk_is_refused_before_edge_writes(tmp_path: Path, monkey
         full = shutil._ntuple_diskusage(10**9, 10**9, 2**20)  # type: ignore[attr-defined]  # what disk_usage returns
         monkeypatch.setattr(shutil, "disk_usage", lambda _path: full)
         for write in (lambda: store.upsert(make_points(20)), store.flush, store.optimize):
-            with pytest.raises(StoreError, match="nearly full: 1 MB free.*Free some space"):
+            with pytest.raises(StoreError, match=r"nearly full: 1 MB free.*Free some space"):
                 write()
         assert store.count() == 10
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, islice
+from typing import cast
 
 import pytest
 import regex
@@ -313,6 +314,47 @@ def test_options_out_of_range(values: tuple[int, int]) -> None:
         ChunkOptions(*values)
 
 
+def test_borders_inside_a_grapheme_move_behind_it(words: tokenizers.Tokenizer) -> None:
+    text = "Cats purr now. " * 12 + "👩‍👩‍👧 family. " + "Dogs bark too. " * 12
+    inside = text.index("👩") + 2
+
+    class Careless:
+        def split(self, text: str) -> Sequence[LanguageSpan]:
+            cut = LanguageSpan(0, inside, "en", 0.5, "Latn")
+            return [cut, LanguageSpan(inside, len(text), "fr", 0.5, "Latn")]
+
+    document = Document("d", text, "d.txt", headings=(Heading(inside + 1, 1, "Late"),))
+    chunks = list(chunk_document(document, tokenizer=words, detector=Careless(), options=ChunkOptions()))
+    assert [c.text.split(" ")[0] for c in chunks] == ["Cats", "family."]
+    assert chunks[0].text.endswith("👩‍👩‍👧")
+
+
+def test_what_the_tokenizer_drops_makes_no_endless_chunk(words: tokenizers.Tokenizer) -> None:
+    silent = tokenizers.Tokenizer.from_str(words.to_str())
+    text = ("\u2060" * 60 + ".\u2060。 ") * 200
+    silent.normalizer = tokenizers.normalizers.Replace(tokenizers.Regex("[\u2060.。]"), "")
+    chunks = chunks_of(text, silent)
+    assert max(len(chunk.text) for chunk in chunks) <= 16 * SMALL.max_tokens
+    assert_sound(chunks, text, silent, 0)
+
+
+@pytest.mark.parametrize("count", range(10, 20))
+def test_chunks_that_grow_when_joined_are_cut_again_in_order(count: int) -> None:
+    class Growing:
+        """A word is a token, and so is every full stop that something follows, three times over."""
+
+        def encode_batch_fast(self, texts: list[str], add_special_tokens: bool) -> list[list[str]]:
+            return [text.split() + [".", ".", "."] * text.count(". ") for text in texts]
+
+    text = " ".join(f"Cats purr {i}." for i in range(100, 100 + count))
+    document = Document("d", text, "d.txt")
+    growing = cast(tokenizers.Tokenizer, Growing())
+    chunks = list(chunk_document(document, tokenizer=growing, detector=ByScript(), options=SMALL))
+    assert [c.start for c in chunks] == sorted(c.start for c in chunks)
+    assert max(map(len, growing.encode_batch_fast([c.text for c in chunks], False))) <= 16
+    assert set(text.split()) == {word for c in chunks for word in c.text.split()}
+
+
 ALPHABET = (
     'ab é\u0301ßЖя ώالسלקकि्षตัว中かカ한글.?。।\n\t\r \u3000\u200b\u200d👨👩🏽🇫🇷❤\ufe0f\x00\x1c\ud800\ufdfa"“「」(1,'
 )
@@ -346,7 +388,9 @@ def test_a_single_long_line_streams_in_windows(unit: str, words: tokenizers.Toke
     text = unit * (5_000_000 // len(unit.encode()))
     detector, counting = OneLanguage("en"), CountingTokenizer(words)
     document = Document(id="d", text=text, source="d.txt")
-    chunks = chunk_document(document, tokenizer=counting, detector=detector, options=ChunkOptions())  # type: ignore[arg-type]  # it counts
+    chunks = chunk_document(
+        document, tokenizer=cast(tokenizers.Tokenizer, counting), detector=detector, options=ChunkOptions()
+    )
     next(chunks)
     assert len(detector.lengths) == 1
     assert len(list(islice(chunks, 200))) == 200

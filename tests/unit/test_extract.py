@@ -23,15 +23,27 @@ ENCODED = {
     "cp1251": ["Библиотека открыта каждый день, кроме воскресенья. Читатели могут взять домой пять книг.",
                "Бібліотека відкрита щодня, крім неділі. Її читачі можуть узяти додому п'ять книжок."],
     "koi8-r": ["Библиотека открыта каждый день, кроме воскресенья. Читатели могут взять домой пять книг."],
+    "koi8-u": ["Бібліотека відкрита щодня, крім неділі. Її читачі можуть узяти додому п'ять книжок."],
+    "cp866": ["Библиотека открыта каждый день, кроме воскресенья. Читатели могут взять домой пять книг."],
+    "iso8859-5": ["Библиотека открыта каждый день, кроме воскресенья. Читатели могут взять домой пять книг."],
+    "iso8859-2": ["Biblioteka jest otwarta codziennie. Czytelnicy mogą wypożyczyć pięć książek.",
+                  "A könyvtár vasárnap kivételével minden nap nyitva van, őszi estéken is hűvös."],
+    "cp1257": ["Bibliotēka ir atvērta katru dienu, izņemot svētdienu. Lasītāji var aizņemties piecas grāmatas.",
+               "Biblioteka dirba kasdien, išskyrus sekmadienį. "
+               "Skaitytojai gali paimti penkias knygas trims savaitėms, vėliau jų grąžinimą galima pratęsti."],
+    "iso2022_jp": ["図書館は日曜日を除いて毎日開いています。利用者は三週間で五冊まで本を借りることができます。"],
     "cp1252": ["La bibliothèque est ouverte tous les jours. Les élèves peuvent emprunter cinq livres.",
                "Die Bücherei ist täglich geöffnet, außer sonntags. Für Schüler ist die Ausleihe frei.",
                "El niño leyó un artículo sobre la montaña. ¿Cuándo volverá mañana?", "Café fermé"],
     "cp1250": ["Knihovna je otevřena každý den kromě neděle. Čtenáři si mohou půjčit pět knih.",
-               "Biblioteka jest otwarta codziennie. Czytelnicy mogą wypożyczyć pięć książek."],
+               "Biblioteka jest otwarta codziennie. Czytelnicy mogą wypożyczyć pięć książek.",
+               "A könyvtár vasárnap kivételével minden nap nyitva van, őszi estéken is hűvös.",
+               "Biblioteca este deschisă în fiecare zi. Cititorii pot împrumuta cinci cărţi."],
     "cp1254": ["Kütüphane pazar günleri dışında her gün açıktır. Öğrenciler beş kitap ödünç alabilir."],
     "cp1253": ["Η βιβλιοθήκη είναι ανοιχτή κάθε μέρα εκτός από την Κυριακή. Οι αναγνώστες δανείζονται βιβλία."],
     "cp1255": ["הספרייה פתוחה בכל יום מלבד יום שבת. הקוראים יכולים לשאול חמישה ספרים לשלושה שבועות."],
     "cp1256": ["المكتبة مفتوحة كل يوم ما عدا يوم الجمعة. يستطيع القراء استعارة خمسة كتب لمدة ثلاثة أسابيع."],
+    "iso8859-6": ["المكتبة مفتوحة كل يوم ما عدا يوم الجمعة. يستطيع القراء استعارة خمسة كتب لمدة ثلاثة أسابيع."],
     "tis-620": ["ห้องสมุดเปิดทุกวันยกเว้นวันอาทิตย์ ผู้อ่านสามารถยืมหนังสือได้ห้าเล่มเป็นเวลาสามสัปดาห์"],
     "shift_jis": ["図書館は日曜日を除いて毎日開いています。利用者は三週間で五冊まで本を借りることができます。"],
     "euc_jp": ["図書館は日曜日を除いて毎日開いています。利用者は三週間で五冊まで本を借りることができます。"],
@@ -42,7 +54,9 @@ ENCODED = {
     "utf-16": ["पुस्तकालय हर दिन खुला रहता है।"],
     "utf-32": ["Ελληνικά 👩‍👩‍👧"],
     "utf-16-le": ["Plain English text here.",
-                  "图书馆除星期日外每天开放。\n读者最多可以借五本书。", "도서관은 매일 문을 엽니다."],
+                  "图书馆除星期日外每天开放。\n读者最多可以借五本书。", "도서관은 매일 문을 엽니다.",
+                  "今日は良い天気ですね。",
+                  "วันนี้อากาศดีมาก"],
     "utf-16-be": ["Plain English text here.", "图书馆除星期日外每天开放。\n读者最多可以借五本书。"],
 }  # fmt: skip
 
@@ -234,6 +248,16 @@ def test_encodings(encoding: str, text: str) -> None:
     assert decode(text.encode(encoding)) == text
     mixed = f"{text}\nHTML and ASCII words are mixed in here, too.\n{text}"
     assert decode(mixed.encode(encoding)) == mixed
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("cp1255", "היום מזג האוויר יפה"), ("euc_kr", "오늘은 날씨가 매우 좋습니다"),
+     ("euc_jp", "吾輩は猫である。名前はまだ無い。"),
+     ("cp1256", "الطقس جميل جدا اليوم"), ("big5", "今天天氣很好"), ("koi8-r", "Сегодня хорошая погода")],
+)  # fmt: skip
+def test_a_few_words_tell_the_encodings_of_scripts_apart(encoding: str, text: str) -> None:
+    assert decode(text.encode(encoding)) == text
 
 
 def test_mostly_utf8_stays_utf8_with_replacements() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.fusion import keep_language_places
+from search.fusion import fuse_ranks, keep_language_places
 from search.records import Chunk, ScoredPoint
 
 
@@ -43,3 +43,17 @@ def test_languages_follow_the_dense_list_and_nothing_is_lost(dense: list[str], r
     assert sorted(found) == sorted(dense)
     for lang in ("de", "fr", "ja"):
         assert [n for n in found if n.startswith(lang)] == [n for n in fused if n.startswith(lang)]
+
+
+def test_words_weigh_by_the_match_of_languages() -> None:
+    dense, lexical = points("de1", "de2", "fr1"), points("fr1", "de2")
+    german = {point.chunk.document_id: point.score for point in fuse_ranks(dense, lexical, {"de": 1.0})}
+    assert german == pytest.approx({"de1": 1 / 61, "de2": 1 / 62 + 1 / 62, "fr1": 1 / 63 + 0.1 / 61})
+    french = {point.chunk.document_id: point.score for point in fuse_ranks(dense, lexical, {"fr": 0.5})}
+    assert french == pytest.approx({"de1": 1 / 61, "de2": 1 / 62 + 0.1 / 62, "fr1": 1 / 63 + 0.55 / 61})
+
+
+def test_equal_fused_scores_break_by_id() -> None:
+    dense, lexical = points("de1", "de2"), points("de2", "de1")
+    fused = fuse_ranks(dense, lexical, {"de": 1.0})
+    assert [point.chunk.id for point in fused] == sorted(point.chunk.id for point in dense)

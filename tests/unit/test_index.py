@@ -181,7 +181,11 @@ def test_a_second_writer_is_told_who_holds_the_lock_or_waits(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "damaged"), ('{"encoder": 3}', "damaged"), (manifest(format_version=99).model_dump_json(), "format version 99")],
+    [
+        ("{", "damaged"),
+        ('{"encoder": 3}', "damaged"),
+        (manifest(format_version=99).model_dump_json(), "format version 99"),
+    ],
 )
 def test_a_damaged_manifest_says_what_to_do(text: str, message: str) -> None:
     with pytest.raises(IndexFormatError, match=f"{message}.*--fresh"):
@@ -201,7 +205,8 @@ def test_a_damaged_pointer_or_missing_manifest_says_what_to_do(tmp_path: Path) -
 
 def test_a_file_in_the_way_is_explained(tmp_path: Path) -> None:
     (tmp_path / "index").write_text("not a folder", encoding="utf-8")
-    with pytest.raises(StoreError, match="choose another place|as it was"), IndexFolder(tmp_path / "index").write_lock():
+    folder = IndexFolder(tmp_path / "index")
+    with pytest.raises(StoreError, match=r"choose another place|as it was"), folder.write_lock():
         pass
 
 
