@@ -2,8 +2,8 @@
 
     python -m benchmarks.balance FOLDER [FOLDER ...]
 
-Each folder holds corpus.jsonl(.gz) with `_id`, `lang`, `title`, `text`; queries.jsonl(.gz); qrels.tsv. It is ingested by
-the indexer as any user's file would be, languages detected, and searched through the engine in every mode.
+Each folder holds corpus.jsonl(.gz) with `_id`, `lang`, `title`, `text`; queries.jsonl(.gz); qrels.tsv. It is ingested
+by the indexer as any user's file would be, languages detected, and searched through the engine in every mode.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Jobs on an index: ingest, remove, status. Embedded indexes get a new generation, a server's collection changes in place."""
+"""Jobs on an index: ingest, remove, status.
+
+An embedded index gets a new generation; a server's collection changes in place.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from indexer.sources import iter_documents, iter_files
 from search.balance import LanguageMap, LanguageSums, fit_language_map, load_shipped_offsets
 from search.engine import check_encoder
 from search.errors import EncoderMismatchError
+from search.files import allocated_bytes
 from search.index import LANGUAGE_MAP, LEDGER, SHARD, IndexFolder
 from search.manifest import IndexManifest, now
 from search.opening import collection_name, open_index, read_server_metadata, server_metadata
@@ -112,7 +116,7 @@ def ingest(
         )
         if not fresh and (unchanged := _unchanged(corpus, settings, folder, encoder, options)):
             return unchanged
-        with _workspace(settings, folder, encoder, fresh) as space:
+        with _workspace(settings, folder, encoder, fresh, str(corpus.resolve())) as space:
             job = Ingest(
                 store=space.store, ledger=space.ledger, encoder=encoder, detector=LanguageDetector(),
                 language_map=space.language_map, options=options, progress=progress,
@@ -156,7 +160,8 @@ def dry_run(corpus: Path, options: IngestOptions) -> Summary:
 
 def size_of(corpus: Path) -> int:
     """Bytes of the files that an ingest would look at."""
-    return sum(0 if isinstance(item, Skipped) else item.size for item in iter_files(corpus, options=IngestOptions().read))
+    items = iter_files(corpus, options=IngestOptions().read)
+    return sum(0 if isinstance(item, Skipped) else item.size for item in items)
 
 
 def status(settings: Settings) -> Status:
@@ -178,7 +183,7 @@ def status(settings: Settings) -> Status:
     with closing(Ledger(ledger_path, read_only=True)) as ledger:
         roots, skipped = [path for path, _ in ledger.roots()], ledger.skipped()
         files = [row.source for row in ledger.iter_files()]
-    size = sum(path.stat().st_blocks * 512 for path in place.rglob("*") if path.is_file())
+    size = allocated_bytes(place)
     return Status(where, manifest, roots, files, skipped, folder.building.exists(), size)
 
 
@@ -193,7 +198,7 @@ def remove(settings: Settings, names: list[str] | None, *, wait_s: float = 0.0) 
     with folder.write_lock(wait_s=wait_s):
         opened = open_index(settings)
         opened.close()
-        with _workspace(settings, folder, None, fresh=False) as space:
+        with _workspace(settings, folder, None, False, "") as space:
             removed = remove_documents(space.store, space.ledger, names)
             manifest = _finish(space, opened.manifest.encoder, opened.manifest.encoder_fingerprint)
         if not settings.store:
@@ -202,22 +207,24 @@ def remove(settings: Settings, names: list[str] | None, *, wait_s: float = 0.0) 
 
 
 @contextmanager
-def _workspace(settings: Settings, folder: IndexFolder, encoder: Encoder | None, fresh: bool) -> Iterator[Workspace]:
-    space = _open_server(settings, encoder, fresh) if settings.store else _open_building(folder, encoder, fresh)
+def _workspace(
+    settings: Settings, folder: IndexFolder, encoder: Encoder | None, fresh: bool, corpus: str
+) -> Iterator[Workspace]:
+    space = _open_server(settings, encoder, fresh) if settings.store else _open_building(folder, encoder, fresh, corpus)
     try:
         yield space
     finally:
         space.close()
 
 
-def _open_building(folder: IndexFolder, encoder: Encoder | None, fresh: bool) -> Workspace:
+def _open_building(folder: IndexFolder, encoder: Encoder | None, fresh: bool, corpus: str) -> Workspace:
     from search.store.edge import EdgeStore
 
     number = folder.current_number()
     manifest = None if number is None or fresh else folder.current().manifest
     if manifest is not None and encoder is not None:
         check_encoder(manifest, encoder)
-    path = folder.begin(fresh=fresh)
+    path = folder.begin(fresh=fresh, corpus=corpus)
     _finish_remap(path)
     ledger = Ledger(path / LEDGER)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -14,8 +14,8 @@ from search.settings import Settings, load_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Fill and keep an index of your documents.")
 
-IndexOption = Annotated[Optional[str], typer.Option("--index", help="name in the home folder, or a path")]
-StoreOption = Annotated[Optional[str], typer.Option("--store", help="URL of a Qdrant server")]
+IndexOption = Annotated[str | None, typer.Option("--index", help="name in the home folder, or a path")]
+StoreOption = Annotated[str | None, typer.Option("--store", help="URL of a Qdrant server")]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout")]
 
 
@@ -29,13 +29,13 @@ def ingest(
     wait: Annotated[float, typer.Option(help="seconds to wait while another ingest holds the index")] = 0.0,
     max_tokens: Annotated[int, typer.Option(min=32, max=480, help="longest chunk")] = 256,
     overlap: Annotated[int, typer.Option(min=0, max=200, help="tokens shared by neighbouring chunks")] = 32,
-    text_column: Annotated[Optional[list[str]], typer.Option(help="column of a table that holds text (repeat)")] = None,
-    title_column: Annotated[Optional[str], typer.Option(help="column that holds the title")] = None,
-    id_column: Annotated[Optional[str], typer.Option(help="column that identifies a record")] = None,
-    date_column: Annotated[Optional[str], typer.Option(help="column that holds the date")] = None,
+    text_column: Annotated[list[str] | None, typer.Option(help="column of a table that holds text (repeat)")] = None,
+    title_column: Annotated[str | None, typer.Option(help="column that holds the title")] = None,
+    id_column: Annotated[str | None, typer.Option(help="column that identifies a record")] = None,
+    date_column: Annotated[str | None, typer.Option(help="column that holds the date")] = None,
     index: IndexOption = None,
     store: StoreOption = None,
-    encoder: Annotated[Optional[str], typer.Option(help="built-in name, folder or hub id")] = None,
+    encoder: Annotated[str | None, typer.Option(help="built-in name, folder or hub id")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bring the index into step with a folder: read what is new or changed, remove what is gone."""
@@ -88,7 +88,7 @@ def status(
 @app.command()
 def remove(
     names: Annotated[
-        Optional[list[str]], typer.Argument(help="ids of documents, files, or folders ending in /")
+        list[str] | None, typer.Argument(help="ids of documents, files, or folders ending in /")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="remove every document")] = False,
     wait: Annotated[float, typer.Option(help="seconds to wait while another ingest holds the index")] = 0.0,

@@ -7,7 +7,7 @@ chunks are durable in the store and dropped before they are replaced; so a row a
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -147,8 +147,9 @@ class Ledger:
 
     def put_documents(self, rows: list[DocumentRow]) -> None:
         """Record documents whose chunks are durable, all or none."""
-        values = [(_text(row.id), _text(row.source), row.digest, row.chunks, row.run) for row in rows]
-        self._write_many("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?)", values)
+        self._write_many("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?)",
+            [(_text(row.id), _text(row.source), row.digest, row.chunks, row.run) for row in rows],
+        )
 
     def touch_document(self, document_id: str, run: int) -> None:
         """Mark an unchanged document as seen in this run."""
@@ -171,7 +172,7 @@ class Ledger:
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
         self._write_many(statement, [values])
 
-    def _write_many(self, statement: str, rows: list[tuple[object, ...]]) -> None:
+    def _write_many(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(statement, rows)

@@ -24,6 +24,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ class LanguageOffsets:
         from safetensors.numpy import save_file
 
         path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {
+        tensors: dict[str, np.ndarray[Any, Any]] = {
             "mean": self.mean.astype(np.float32),
             "offsets": self.offsets.astype(np.float16),
             "query_shift": self.query_shift.astype(np.float32),
@@ -117,13 +118,13 @@ class LanguageMap:
     def map_documents(self, vectors: Vectors) -> Vectors:
         """Unit vectors (B, D) to what the index stores (B, D); the neutral part has unit length."""
         centred = vectors - self.mean
-        return (centred / self._neutral_norm(centred)).astype(np.float32)
+        return np.asarray(centred / self._neutral_norm(centred), np.float32)
 
     def map_queries(self, vectors: Vectors, *, balance: float) -> Vectors:
         """Unit vectors (B, D) to query vectors (B, D), for a balance in [0, 1]."""
         centred = vectors - self.query_shift - self.mean
         seen = centred - balance * (centred @ self.basis.T) @ self.basis
-        return (seen / self._neutral_norm(centred)).astype(np.float32)
+        return np.asarray(seen / self._neutral_norm(centred), np.float32)
 
     def unmap_documents(self, stored: Vectors) -> Vectors:
         """The unit vectors (B, D) from which `map_documents` made `stored`: needed when the map is refined.
@@ -136,11 +137,11 @@ class LanguageMap:
         c = float(self.mean.astype(np.float64) @ self.mean) - 1.0
         scale = (-b + np.sqrt(np.maximum(b * b - a * c, 0.0))) / a
         vectors = self.mean + scale[:, None] * z
-        return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+        return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
 
     def _neutral_norm(self, centred: Vectors) -> Vectors:
         neutral = centred - (centred @ self.basis.T) @ self.basis
-        return np.maximum(np.linalg.norm(neutral, axis=1, keepdims=True), 1e-6)
+        return np.asarray(np.maximum(np.linalg.norm(neutral, axis=1, keepdims=True), 1e-6), np.float32)
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""

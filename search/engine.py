@@ -213,8 +213,8 @@ def check_encoder(manifest: IndexManifest, encoder: Encoder) -> None:
     if manifest.encoder_fingerprint != encoder.fingerprint:
         raise EncoderMismatchError(
             f"the index was built with the encoder {manifest.encoder} ({manifest.encoder_fingerprint}), not with "
-            f"{encoder.name} ({encoder.fingerprint}). Use `--encoder {manifest.encoder}`, or build the index again with "
-            f"`indexer ingest FOLDER --fresh --encoder {encoder.name}`."
+            f"{encoder.name} ({encoder.fingerprint}). Use `--encoder {manifest.encoder}`, or build the index again "
+            f"with `indexer ingest FOLDER --fresh --encoder {encoder.name}`."
         )
 
 

@@ -32,6 +32,7 @@ from search.files import copy_tree
 from search.manifest import IndexManifest, now, read_manifest
 
 MANIFEST, LANGUAGE_MAP, LEDGER, SHARD = "manifest.json", "language_map.safetensors", "ledger.sqlite", "shard"
+_STARTED = "started"
 _POLL_S = 0.2
 
 
@@ -107,18 +108,20 @@ class IndexFolder:
             file.truncate(0)
             json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}, file)
             file.flush()
+            self._adopt()
             try:
                 yield
             finally:
                 file.truncate(0)
 
-    def begin(self, *, fresh: bool = False) -> Path:
+    def begin(self, *, fresh: bool = False, corpus: str = "") -> Path:
         """The folder of the next generation: an unfinished one to go on with, else a copy of the current one.
 
-        With `fresh` it is empty. Needs the write lock.
+        With `fresh` it is empty. An unfinished fresh one is continued for the same `corpus` only, since publishing it
+        for another would drop documents. Needs the write lock.
         """
-        marker = self.building / "started"
-        if self.building.exists() and (fresh or not marker.exists()):
+        marker = self.building / _STARTED
+        if self.building.exists() and (fresh or not _may_continue(marker, corpus)):
             shutil.rmtree(self.building)
         if not marker.exists():
             with writing(self.building):
@@ -128,7 +131,7 @@ class IndexFolder:
                 else:
                     self._copy(self._generations / f"{number:06d}")
                     (self.building / MANIFEST).unlink()
-                marker.write_text(now(), encoding="ascii")
+                marker.write_text(f"fresh {corpus}" if fresh else "copy", encoding="utf-8", errors="surrogateescape")
         return self.building
 
     def _copy(self, generation: Path) -> None:
@@ -146,16 +149,28 @@ class IndexFolder:
         """Make the unfinished generation, whose files are all closed, the current one. Needs the write lock."""
         with writing(self.building):
             write_durably(self.building / MANIFEST, manifest.model_dump_json(indent=2))
-            (self.building / "started").unlink(missing_ok=True)
-            number = max([0, *(int(path.name) for path in self._generations.glob("[0-9]*"))]) + 1
+            number = self._newest() + 1
             target = self._generations / f"{number:06d}"
             self._generations.mkdir(exist_ok=True)
             _sync_tree(self.building)
             self.building.rename(target)
             _sync_folder(self._generations)
-            write_durably(self._pointer, str(number))
+            self._make_current(number)
         self._collect(number)
         return Generation(number, target)
+
+    def _newest(self) -> int:
+        return max([0, *(int(path.name) for path in self._generations.glob("[0-9]*"))])
+
+    def _make_current(self, number: int) -> None:
+        (self._generations / f"{number:06d}" / _STARTED).unlink(missing_ok=True)
+        write_durably(self._pointer, str(number))
+
+    def _adopt(self) -> None:
+        """Finish a publication that a crash cut off between moving the generation and pointing to it."""
+        newest = self._newest()
+        if newest > (self.current_number() or 0):
+            self._make_current(newest)
 
     def new_reader_view(self) -> Path:
         """An empty folder for one reader's view of a shard; views of readers that are gone are removed first."""
@@ -182,6 +197,15 @@ class IndexFolder:
                     path.rename(path.with_name(f"old-{path.name}"))
         for path in self._generations.glob("old-*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _may_continue(marker: Path, corpus: str) -> bool:
+    """Whether the unfinished generation is whole, and not a fresh one of another corpus."""
+    try:
+        text = marker.read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return False
+    return not text.startswith("fresh ") or text == f"fresh {corpus}"
 
 
 def _acquire(file: TextIO, path: Path, wait_s: float) -> None:

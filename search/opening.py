@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ from search.index import SHARD, IndexFolder
 from search.manifest import IndexManifest, parse_manifest
 from search.settings import Settings
 from search.store.base import VectorStore
+
+_SERVER_POLL_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,13 @@ def _open_server(settings: Settings) -> OpenIndex:
     manifest, language_map = read_server_metadata(metadata, f"{name} on {settings.store}")
     store = ServerStore(client, name, manifest.dimension)
 
+    looked_at = time.monotonic()
+
     def is_outdated() -> bool:
+        nonlocal looked_at
+        if time.monotonic() - looked_at < _SERVER_POLL_S:
+            return False
+        looked_at = time.monotonic()
         return bool(read_metadata(client, name).get("manifest") != metadata["manifest"])
 
     return OpenIndex(store, manifest, language_map, is_outdated, store.close)

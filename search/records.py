@@ -96,6 +96,6 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """All conditions must hold. Keys: `lang`, `script`, `source`, `date`, `document_id`, `title`, or `metadata.NAME`."""
+    """All conditions must hold. Keys: `lang`, `script`, `source`, `folders`, `date`, `document_id`, `metadata.NAME`."""
 
     conditions: tuple[Match | Range, ...] = ()

@@ -114,7 +114,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_commands_print_hits_and_json(settings: Settings, summary: Summary) -> None:
-    arguments = ("search.cli", "query", "How do I behave at a Japanese hot spring?", "--index", settings.index, "-k", "3")
+    question = "How do I behave at a Japanese hot spring?"
+    arguments = ("search.cli", "query", question, "--index", settings.index, "-k", "3")
     shown = run(*arguments)
     assert shown.returncode == 0, shown.stderr
     assert "1. [ja]" in shown.stdout

@@ -107,7 +107,8 @@ def test_an_engine_that_is_open_sees_the_new_generation(
 
 def test_records_of_a_table_change_one_by_one(tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder) -> None:
     table = tmp_path / "faq.jsonl"
-    rows = [{"key": f"k{i}", "body": f"Frage {i}: Wie oft soll man Pflanze {i} gießen?", "year": 2000 + i} for i in range(20)]
+    question = "Frage {0}: Wie oft soll man Pflanze {0} gießen?"
+    rows = [{"key": f"k{i}", "body": question.format(i), "year": 2000 + i} for i in range(20)]
 
     def write() -> None:
         table.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
@@ -125,7 +126,9 @@ def test_records_of_a_table_change_one_by_one(tmp_path: Path, settings: Settings
     assert found(settings, fake_encoder, "Pflanze gießen", filter=only) == ["faq.jsonl#k5"]
 
 
-def test_two_folders_share_an_index_without_clashing(tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder) -> None:
+def test_two_folders_share_an_index_without_clashing(
+    tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder
+) -> None:
     for name, text in (("eins", "Der rote Apfel fällt."), ("zwei", "Die gelbe Birne hängt.")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "obst.txt").write_text(text, encoding="utf-8")
@@ -146,7 +149,9 @@ def test_an_emptied_folder_removes_nothing(corpus: Path, settings: Settings, fak
     assert len(found(settings, fake_encoder, "Brot", k=20, mode=Mode.DENSE)) == len(FILES)
 
 
-def test_a_file_that_breaks_keeps_its_earlier_version(corpus: Path, settings: Settings, fake_encoder: FakeEncoder) -> None:
+def test_a_file_that_breaks_keeps_its_earlier_version(
+    corpus: Path, settings: Settings, fake_encoder: FakeEncoder
+) -> None:
     ingest(corpus, settings, fake_encoder)
     (corpus / "de/Brot.md").write_bytes(b"")
     summary = ingest(corpus, settings, fake_encoder)
@@ -178,7 +183,9 @@ def test_status_and_dry_run(corpus: Path, settings: Settings, fake_encoder: Fake
     assert not state.interrupted
 
 
-def test_another_encoder_is_refused_with_the_way_out(corpus: Path, settings: Settings, fake_encoder: FakeEncoder) -> None:
+def test_another_encoder_is_refused_with_the_way_out(
+    corpus: Path, settings: Settings, fake_encoder: FakeEncoder
+) -> None:
     ingest(corpus, settings, fake_encoder)
     other = FakeEncoder()
     other.fingerprint = "fake-2"  # type: ignore[misc]
@@ -196,8 +203,8 @@ def test_the_language_map_is_refined_and_old_vectors_follow(
     ingest(corpus, settings, fake_encoder)
     first = build.status(settings).manifest
     for i in range(60):
-        (corpus / f"fr/pain {i}.txt").write_text(f"Le pain numéro {i} est au levain de seigle et de blé.", encoding="utf-8")
-        (corpus / f"de/Brot {i}.txt").write_text(f"Brot Nummer {i} mit Sauerteig aus Roggen und Weizen.", encoding="utf-8")
+        (corpus / f"fr/pain {i}.txt").write_text(f"Le pain numéro {i} est au levain de seigle et de blé.", "utf-8")
+        (corpus / f"de/Brot {i}.txt").write_text(f"Brot Nummer {i} mit Sauerteig aus Roggen und Weizen.", "utf-8")
     ingest(corpus, settings, fake_encoder)
     second = build.status(settings).manifest
     assert first.map_fingerprint != second.map_fingerprint
@@ -283,4 +290,5 @@ def test_wrong_options_are_explained(
 def test_pages_do_not_overlap(corpus: Path, settings: Settings, fake_encoder: FakeEncoder) -> None:
     ingest(corpus, settings, fake_encoder)
     whole = found(settings, fake_encoder, "Wasser", k=7)
-    assert found(settings, fake_encoder, "Wasser", k=3) + found(settings, fake_encoder, "Wasser", k=4, offset=3) == whole
+    first, second = (found(settings, fake_encoder, "Wasser", k=k, offset=o) for k, o in ((3, 0), (4, 3)))
+    assert first + second == whole

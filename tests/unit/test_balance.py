@@ -19,12 +19,13 @@ def unit(vectors: Vectors) -> Vectors:
 
 
 def parallel_corpus(seed: int = 3) -> tuple[Vectors, list[str], np.ndarray]:
-    """Every subject in every language: a common mean, a language part twice as strong as the subject, a subject part."""
+    """Every subject in every language: a common mean, a subject part, and a language part twice as strong."""
     rng = np.random.default_rng(seed)
     mean = rng.normal(size=DIMENSION) * 1.5
     language = unit(rng.normal(size=(LANGUAGES, DIMENSION))) * 2
     subject = unit(rng.normal(size=(SUBJECTS, DIMENSION)))
-    vectors = mean + language[None, :, :] + subject[:, None, :] + rng.normal(size=(SUBJECTS, LANGUAGES, DIMENSION)) * 0.02
+    noise = rng.normal(size=(SUBJECTS, LANGUAGES, DIMENSION)) * 0.02
+    vectors = mean + language[None, :, :] + subject[:, None, :] + noise
     labels = [f"l{i}" for _ in range(SUBJECTS) for i in range(LANGUAGES)]
     return unit(vectors.reshape(-1, DIMENSION)), labels, np.repeat(np.arange(SUBJECTS), LANGUAGES)
 

@@ -34,7 +34,10 @@ def test_worked_examples(dense: str, fused: str, expected: str) -> None:
     assert names(keep_language_places(points(*dense.split()), points(*fused.split()))) == expected.split()
 
 
-@given(st.lists(st.sampled_from([f"{lang}{n}" for lang in ("de", "fr", "ja") for n in range(6)]), unique=True), st.randoms())
+NAMES = [f"{lang}{n}" for lang in ("de", "fr", "ja") for n in range(6)]
+
+
+@given(st.lists(st.sampled_from(NAMES), unique=True), st.randoms())
 def test_languages_follow_the_dense_list_and_nothing_is_lost(dense: list[str], random: object) -> None:
     fused = list(dense)
     random.shuffle(fused)  # type: ignore[attr-defined]

@@ -65,7 +65,19 @@ def test_an_unfinished_generation_is_continued_and_fresh_starts_over(tmp_path: P
         (folder.begin() / "half").touch()
     with folder.write_lock():
         assert (folder.begin() / "half").exists()
-        assert list(folder.begin(fresh=True).iterdir()) == [folder.building / "started"]
+        assert list(folder.begin(fresh=True, corpus="a").iterdir()) == [folder.building / "started"]
+        (folder.building / "half").touch()
+        assert (folder.begin(corpus="a") / "half").exists()
+        assert (folder.begin(corpus="b") / "content").exists()
+
+
+def test_a_publication_cut_off_before_the_pointer_is_finished(tmp_path: Path) -> None:
+    folder = IndexFolder(tmp_path / "index")
+    publish(folder, "one")
+    publish(folder, "two")
+    (folder.path / "current").write_text("1", encoding="ascii")
+    with folder.write_lock():
+        assert content(folder) == "two"
 
 
 def test_a_copy_keeps_the_holes_of_its_files(tmp_path: Path) -> None:
