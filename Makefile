@@ -33,7 +33,7 @@ test-slow: $(VENV)/.installed-dev
 	$(BIN)/pytest -m slow
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(if $(DATA),--data $(DATA))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
