@@ -13,9 +13,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import tokenizers
 
 from indexer.chunking import ChunkOptions, Detector, chunk_document, passage_text
@@ -29,6 +31,8 @@ from search.records import Chunk, Point, Vectors
 from search.store.base import VectorStore
 
 BATCH_CHUNKS = 256
+REMEMBERED_PASSAGES = 50_000
+"""Vectors kept so that repeated passages (licences, navigation) are encoded once: 80 MB at 384 dimensions."""
 logger = logging.getLogger(__name__)
 
 
@@ -108,6 +112,7 @@ class Ingest:
         self.language_map, self.options, self.progress = language_map, options, progress
         self.summary = Summary()
         self._chunks: list[Chunk] = []
+        self._encoded: dict[bytes, Vectors] = {}
         self._documents: dict[str, DocumentRow] = {}
         self._files: list[FileRow] = []
         self._run = int(ledger.meta("run") or 0) + 1
@@ -214,8 +219,7 @@ class Ingest:
     def _write(self) -> None:
         """Make the pending chunks durable, then record the documents and files that are complete by it."""
         if self._chunks:
-            vectors = self.encoder.encode_documents([passage_text(chunk) for chunk in self._chunks])
-            stored = self.language_map.map_documents(vectors)
+            stored = self.language_map.map_documents(self._encode([passage_text(chunk) for chunk in self._chunks]))
             self.store.upsert(
                 [
                     Point(chunk, dense, document_vector(passage_text(chunk)))
@@ -229,6 +233,17 @@ class Ingest:
             self.ledger.put_file(row)
         self._documents.clear()
         self._files.clear()
+
+    def _encode(self, texts: list[str]) -> Vectors:
+        """Vectors (B, D) of passages; a passage that stood in an earlier batch is not encoded again."""
+        digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+        unknown = {digest: text for digest, text in zip(digests, texts, strict=True) if digest not in self._encoded}
+        if unknown:
+            self._encoded.update(zip(unknown, self.encoder.encode_documents(list(unknown.values())), strict=True))
+        vectors = np.stack([self._encoded[digest] for digest in digests])
+        for digest in list(islice(self._encoded, max(0, len(self._encoded) - REMEMBERED_PASSAGES))):
+            del self._encoded[digest]
+        return vectors
 
     def _remove(self, document_ids: list[str]) -> None:
         if document_ids:

@@ -265,6 +265,14 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path: Path, setting
     assert sorted(documents) == sorted(f"{i:03d}.txt" for i in range(120))
 
 
+def test_a_repeated_passage_is_encoded_once(tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder) -> None:
+    table = tmp_path / "t.jsonl"
+    rows = [{"id": i, "text": f"Frage {i % 3} zum Garten im Herbst."} for i in range(700)]
+    table.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    assert ingest(table, settings, fake_encoder).chunks == 700
+    assert len(fake_encoder.encoded) == 3
+
+
 @pytest.mark.parametrize("query", ["", "   ", "\n\t"])
 def test_an_empty_query_is_explained(query: str, corpus: Path, settings: Settings, fake_encoder: FakeEncoder) -> None:
     ingest(corpus, settings, fake_encoder)
