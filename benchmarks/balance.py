@@ -12,6 +12,7 @@ import argparse
 import csv
 import gzip
 import json
+import random
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
@@ -47,7 +48,7 @@ class Collection:
 
 
 def read_collection(folder: Path, limit: int | None) -> Collection:
-    """Read a BEIR folder; at most `limit` queries, evenly chosen."""
+    """Read a BEIR folder; at most `limit` queries, chosen at random."""
     corpus = next(path for path in (folder / "corpus.jsonl.gz", folder / "corpus.jsonl") if path.exists())
     languages = {row["_id"]: row["lang"] for row in _rows(corpus)}
     qrels: dict[str, dict[str, float]] = defaultdict(dict)
@@ -57,8 +58,9 @@ def read_collection(folder: Path, limit: int | None) -> Collection:
                 qrels[query][document] = float(score)
     source = next(path for path in (folder / "queries.jsonl.gz", folder / "queries.jsonl") if path.exists())
     queries = [(row["_id"], row["text"], row["lang"]) for row in _rows(source) if row["_id"] in qrels]
-    step = max(1, len(queries) // limit) if limit else 1
-    return Collection(folder.name, corpus, languages, queries[::step], qrels)
+    if limit and len(queries) > limit:  # not every n-th: files that cycle through their languages would lose some
+        queries = random.Random(0).sample(queries, limit)
+    return Collection(folder.name, corpus, languages, queries, qrels)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -107,7 +107,7 @@ def ingest(
     from search.encoder import load_encoder
     from search.language import LanguageDetector
 
-    options = options or IngestOptions()
+    options, corpus = options or IngestOptions(), corpus.expanduser()
     next(iter(iter_files(corpus, options=options.read)), None)  # a folder that is not there fails before anything else
     folder = IndexFolder(settings.index_folder)
     with folder.write_lock(wait_s=wait_s):
@@ -180,6 +180,8 @@ def status(settings: Settings) -> Status:
         generation = folder.current()
         manifest, where, place = generation.manifest, str(folder.path), generation.path
         ledger_path = generation.path / LEDGER
+    if not ledger_path.exists() and settings.store:  # another machine fills this collection
+        return Status(where, manifest, [], [], [], interrupted=False, bytes=0)
     with closing(Ledger(ledger_path, read_only=True)) as ledger:
         roots, skipped = [path for path, _ in ledger.roots()], ledger.skipped()
         files = [row.source for row in ledger.iter_files()]
@@ -246,7 +248,8 @@ def _open_server(settings: Settings, encoder: Encoder | None, fresh: bool) -> Wo
     if exists and fresh:
         drop_collection(client, name)
     if fresh or not exists:
-        path.unlink(missing_ok=True)
+        for suffix in ("", "-wal", "-shm"):  # a log that a kill left would bring the old rows back
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
     metadata = read_metadata(client, name) if exists and not fresh else {}
     manifest, language_map = read_server_metadata(metadata, name) if metadata else (None, None)
     if manifest is not None and encoder is not None:

@@ -136,8 +136,9 @@ def _limit() -> None:
     if sys.platform != "win32":
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        for limit, most in ((resource.RLIMIT_AS, MEMORY_LIMIT_BYTES), (resource.RLIMIT_CORE, 0)):
+            with contextlib.suppress(ValueError, OSError):  # a lower limit is set already, or the system has none
+                resource.setrlimit(limit, (most, most))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import count
+from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
 from search.errors import IndexFormatError, StoreError
@@ -95,17 +96,28 @@ class Ledger:
         """Store a value."""
         self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
+    def known_prefix(self, root: Path) -> str | None:
+        """What the ids of an ingested root's documents begin with, or of a folder that was read as a part of one."""
+        path = PurePosixPath(_text(str(root)))
+        roots = sorted(self.roots(), key=lambda row: -len(row[0]))
+        for above, prefix in roots:
+            below = path.relative_to(above) if path.is_relative_to(above) else None
+            name = "".join(f"{part}/" for part in below.parts) if below else ""
+            if below is not None and (not name or prefix + name not in {other for _, other in roots}):
+                return None if any(part.startswith(".") for part in below.parts) else prefix + name
+        return None
+
     def prefix_of(self, root: Path) -> str:
         """What the ids of this root's documents begin with: nothing for the first root, `name/` for later ones."""
-        path = _text(str(root))
-        row = self._db.execute("SELECT prefix FROM roots WHERE path=?", (path,)).fetchone()
-        if row is not None:
-            return str(row[0])
+        known = self.known_prefix(root)
+        if known is not None:
+            return known
         taken = {prefix for (prefix,) in self._db.execute("SELECT prefix FROM roots")}
         base = _text(root.name) or "root"
-        candidates = ("" if not taken else f"{base}{n if n > 1 else ''}/" for n in range(1, len(taken) + 3))
-        prefix = next(candidate for candidate in candidates if candidate not in taken)
-        self._write("INSERT INTO roots VALUES (?, ?)", (path, prefix))
+        candidates = (f"{base}{n if n > 1 else ''}/" for n in count(1))
+        free = (name for name in candidates if name not in taken and next(self.iter_files(name), None) is None)
+        prefix = next(free) if taken else ""
+        self._write("INSERT INTO roots VALUES (?, ?)", (_text(str(root)), prefix))
         return prefix
 
     def roots(self) -> list[tuple[str, str]]:

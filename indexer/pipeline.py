@@ -127,6 +127,7 @@ class Ingest:
         """
         started = time.monotonic()
         prefix = self.ledger.prefix_of((root if root.is_dir() else root.parent).resolve()) if root.exists() else ""
+        others = _other_prefixes(self.ledger, prefix)
         seen: set[str] = set()
         unreadable: list[str] = []
         for item in iter_files(root, options=self.options.read):
@@ -137,6 +138,10 @@ class Ingest:
                 unreadable.append(item.source)
                 continue
             file = replace(item, relative=prefix + item.relative)
+            if not prefix and file.relative.startswith(others):
+                reason = "another ingested folder has the same name; rename one of them"
+                self.summary.skipped.append(Skipped(file.relative, reason))
+                continue
             seen.add(file.relative)
             self._ingest_file(file)
             self.progress(file.size, file.relative)
@@ -173,6 +178,8 @@ class Ingest:
     def _read_file(self, file: SourceFile, row: FileRow) -> None:
         skipped: list[Skipped] = []
         found = 0
+        # Until it is read whole, its row fits no file: what a kill leaves half done is then read again or removed.
+        self.ledger.put_file(replace(row, size=-1, digest=""))
         for item in iter_documents(file, self.options.read):
             if isinstance(item, Document):
                 found += 1
@@ -180,7 +187,8 @@ class Ingest:
             if isinstance(item, Skipped):
                 skipped.append(item)
         stale = self.ledger.documents_of(file.relative, before_run=self._run)
-        if found:
+        broken_off = any(item.source == file.relative for item in skipped)
+        if found and not broken_off:
             self._remove(stale)
         elif stale:
             skipped = [replace(item, reason=f"{item.reason}; the version indexed before is kept") for item in skipped]
@@ -273,8 +281,7 @@ class Ingest:
 def count_unchanged(root: Path, ledger: Ledger, options: IngestOptions) -> Summary | None:
     """The summary of an ingest that would find every file as it was, or None when there is something to do."""
     started = time.monotonic()
-    resolved = str((root if root.is_dir() else root.parent).resolve())
-    prefix = next((prefix for path, prefix in ledger.roots() if path == resolved), None)
+    prefix = ledger.known_prefix((root if root.is_dir() else root.parent).resolve())
     if prefix is None:
         return None
     summary, sources = Summary(), set()
@@ -296,9 +303,13 @@ def count_unchanged(root: Path, ledger: Ledger, options: IngestOptions) -> Summa
     return summary
 
 
+def _other_prefixes(ledger: Ledger, prefix: str) -> tuple[str, ...]:
+    return tuple(other for _, other in ledger.roots() if other and other != prefix)
+
+
 def _files_of_root(ledger: Ledger, prefix: str) -> list[FileRow]:
     """The files of one root; those of the first root have no prefix, but not those of the others."""
-    others = tuple(other for _, other in ledger.roots() if other and other != prefix)
+    others = _other_prefixes(ledger, prefix)
     return [row for row in ledger.iter_files(prefix) if prefix or not row.source.startswith(others)]
 
 

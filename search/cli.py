@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from search.console import run
 from search.engine import Engine, Hit, Mode, SearchResult
 from search.errors import QueryError
+from search.language import canonical_language
 from search.records import Filter, Match, MetadataValue, Range
 from search.settings import load_settings
 
@@ -73,7 +75,7 @@ def build_filter(
     """
     conditions: list[Match | Range] = []
     if lang:
-        conditions.append(Match("lang", tuple(lang)))
+        conditions.append(Match("lang", tuple(map(canonical_language, lang))))
     if source:
         folders = tuple(name.rstrip("/") for name in source if name.endswith("/"))
         files = tuple(name for name in source if not name.endswith("/"))
@@ -106,8 +108,10 @@ def _readings(value: str) -> tuple[MetadataValue, ...]:
     readings: list[MetadataValue] = [value]
     if value.lower() in ("true", "false"):
         readings.append(value.lower() == "true")
-    elif value.lstrip("-").isascii() and value.lstrip("-").isdigit():
+    elif re.fullmatch(r"-?[0-9]{1,18}", value):
         readings.append(int(value))
+    elif re.fullmatch(r"-?[0-9]{0,18}\.[0-9]{1,18}", value):
+        readings.append(float(value))
     return tuple(readings)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Mapping
@@ -10,20 +11,24 @@ import typer
 
 from search.errors import PanlinguaError
 
+INTERRUPTED = 130
+"""Exit status that typer makes of Ctrl-C."""
+
 
 def run(command: typer.Typer) -> None:
     """Run a command line; an error meant for people is one line on stderr and exit status 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that is not UTF-8 gets escapes, not a traceback
+            stream.reconfigure(errors="backslashreplace")
     try:
         command()
     except PanlinguaError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(141)
-    except KeyboardInterrupt:
-        print("interrupted; what was reported done is kept", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            print("interrupted; what was finished before is kept", file=sys.stderr)
+        raise
 
 
 def say(message: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -106,6 +107,7 @@ class Engine:
         self._encoder = encoder
         self._lock = threading.RLock()
         self._index: OpenIndex | None = None
+        self._close_index: Callable[[], object] = lambda: None
         self._detector = LanguageDetector()
 
     @classmethod
@@ -124,8 +126,8 @@ class Engine:
         with self._lock:
             if self._index is None or self._index.is_outdated():
                 newest = open_index(self.settings)
-                if self._index is not None:
-                    self._index.close()
+                # The one before closes when the last search that uses it, perhaps in another thread, lets go of it.
+                self._close_index = weakref.finalize(newest, newest.close)
                 self._index = newest
             return self._index
 
@@ -203,9 +205,8 @@ class Engine:
     def close(self) -> None:
         """Release the index."""
         with self._lock:
-            if self._index is not None:
-                self._index.close()
-                self._index = None
+            self._close_index()
+            self._index = None
 
 
 def check_encoder(manifest: IndexManifest, encoder: Encoder) -> None:

@@ -105,9 +105,10 @@ class IndexFolder:
             file = (self.path / "write.lock").open("a+", encoding="utf-8")
         with file:
             _acquire(file, self.path, wait_s)
-            file.truncate(0)
-            json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": now()}, file)
-            file.flush()
+            with writing(self.path):
+                file.truncate(0)
+                holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now()}
+                os.write(file.fileno(), json.dumps(holder).encode())  # unbuffered: nothing is left for a full disk
             self._adopt()
             try:
                 yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tomllib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,14 +32,14 @@ class Settings(BaseSettings):
     Every field can be set as `PANLINGUA_<NAME>` or in `panlingua.toml` in the home folder.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PANLINGUA_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="PANLINGUA_", env_ignore_empty=True, extra="forbid", frozen=True)
 
     home: Path = Field(default_factory=default_home, description="folder for indexes, encoders and caches")
     index: str = Field(default="default", description="name of the index in the home folder, or a path")
     store: str | None = Field(default=None, description="URL of a Qdrant server; none: the embedded index")
     api_key: str | None = Field(default=None, repr=False, description="API key of the Qdrant server")
     encoder: str = Field(default=DEFAULT_ENCODER, description="built-in name, local folder or hub id")
-    backend: str = Field(default="auto", description="auto, torch, torch-bf16, onnx-int8, ...")
+    backend: str = Field(default="auto", description="auto, openvino, openvino-f32, torch or torch-bf16")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of the encoder; none: all cores")
 
     @classmethod
@@ -79,6 +80,8 @@ def load_settings(**flags: Any) -> Settings:
     except ValidationError as error:
         lines = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors())
         raise SettingsError(f"settings: {lines}. Check the flags, PANLINGUA_* and panlingua.toml.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise SettingsError(f"panlingua.toml in the home folder cannot be read: {error}. Mend or remove it.") from error
 
 
 @lru_cache(maxsize=1)

@@ -32,6 +32,7 @@ _TEXT_NAMES = ("text", "content", "contents", "body", "passage", "answer", "docu
 _TITLE_NAMES = ("title", "question", "name", "subject", "heading", "headline")
 _ID_NAMES = ("id", "_id", "doc_id", "docid", "key", "url")
 _DATE_NAMES = ("date", "created", "published", "timestamp", "created_at", "published_at", "datetime", "updated")
+_LARGEST_NUMBER = 2**63
 _CSV_LOCK = threading.Lock()
 
 Row = tuple[int, Mapping[str, object]]
@@ -166,6 +167,8 @@ def _metadata(row: Mapping[str, object], columns: Columns) -> dict[str, Metadata
             value = float(value)
         if isinstance(value, float) and not math.isfinite(value):
             continue
+        if isinstance(value, int | float) and not -_LARGEST_NUMBER <= value < _LARGEST_NUMBER:
+            value = str(value)  # stores keep 64 bits
         if isinstance(value, str | int | float) and value != "":
             found[clean(name)] = clean(value) if isinstance(value, str) else value
     return found

@@ -100,7 +100,8 @@ def _check_backend(name: str, device: str | None) -> None:
     if name.startswith("openvino") and not find_spec("openvino"):
         raise EncoderError(f"backend {name!r} needs the package openvino: pip install openvino")
     if name.startswith("openvino") and device not in (None, "cpu"):
-        raise EncoderError(f"backend {name!r} runs on the CPU only, not on {device!r}; use --backend torch for a GPU")
+        hint = "use PANLINGUA_BACKEND=torch for a GPU"
+        raise EncoderError(f"backend {name!r} runs on the CPU only, not on {device!r}; {hint}")
 
 
 def resolve(name_or_path: str, cache: Path) -> tuple[Path, Manifest]:

@@ -229,8 +229,15 @@ class ServerStore:
 
 
 def connect(url: str, api_key: str | None = None, *, timeout_s: int = 60) -> QdrantClient:
-    """A client for the server at `url`; whether it answers shows with the first call."""
-    return QdrantClient(url=url, api_key=api_key, timeout=timeout_s, check_compatibility=False)
+    """A client for the server at `url`; whether it answers shows with the first call.
+
+    Raises:
+        StoreError: The URL is not one.
+    """
+    try:
+        return QdrantClient(url=url, api_key=api_key, timeout=timeout_s, check_compatibility=False)
+    except ValueError as error:
+        raise StoreError(f"{url!r} is no URL of a Qdrant server; give one such as http://localhost:6333") from error
 
 
 def collection_exists(client: QdrantClient, collection: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -300,3 +301,77 @@ def test_pages_do_not_overlap(corpus: Path, settings: Settings, fake_encoder: Fa
     whole = found(settings, fake_encoder, "Wasser", k=7)
     first, second = (found(settings, fake_encoder, "Wasser", k=k, offset=o) for k, o in ((3, 0), (4, 3)))
     assert first + second == whole
+
+
+def test_a_folder_named_like_one_inside_another_root_takes_nothing_from_it(
+    tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder
+) -> None:
+    for name, text in (("eins/obst", "Der rote Apfel fällt."), ("zwei/obst", "Die gelbe Birne hängt.")):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.txt").write_text(text, encoding="utf-8")
+    ingest(tmp_path / "eins", settings, fake_encoder)
+    ingest(tmp_path / "zwei" / "obst", settings, fake_encoder)
+    both = {"obst/a.txt", "obst2/a.txt"}
+    assert set(found(settings, fake_encoder, "Apfel Birne")) == both
+    assert ingest(tmp_path / "eins" / "obst", settings, fake_encoder).unchanged == 1
+    assert set(found(settings, fake_encoder, "Apfel Birne")) == both
+    (tmp_path / "eins" / "obst2").mkdir()
+    (tmp_path / "eins" / "obst2" / "a.txt").write_text("Die blaue Pflaume reift.", encoding="utf-8")
+    summary = ingest(tmp_path / "eins", settings, fake_encoder)
+    assert [item.source for item in summary.skipped] == ["obst2/a.txt"]
+    assert set(found(settings, fake_encoder, "Apfel Birne")) == both
+
+
+def test_a_change_that_was_interrupted_and_undone_loses_nothing(
+    corpus: Path, settings: Settings, fake_encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(corpus, settings, fake_encoder)
+    path = corpus / "de/Brot.md"
+    before = path.read_text(encoding="utf-8")
+    path.write_text("Ganz anderer Inhalt.", encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(fake_encoder, "encode_documents", lambda texts: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            ingest(corpus, settings, fake_encoder)
+    path.write_text(before, encoding="utf-8")
+    assert ingest(corpus, settings, fake_encoder).documents == 1
+    assert "de/Brot.md" in found(settings, fake_encoder, "Sauerteig Mehl")
+
+
+def test_a_table_that_breaks_off_keeps_the_records_behind(
+    tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder
+) -> None:
+    table = tmp_path / "t.jsonl.gz"
+    lines = [json.dumps({"id": i, "text": f"Frage {i}: {os.urandom(8).hex()}"}) for i in range(400)]
+    packed = gzip.compress("\n".join(lines).encode())
+    table.write_bytes(packed)
+    assert ingest(table, settings, fake_encoder).documents == 400
+    table.write_bytes(packed[: len(packed) // 2])
+    broken = ingest(table, settings, fake_encoder)
+    assert broken.removed == 0
+    assert "broken gzip file" in broken.skipped[-1].reason
+    assert build.status(settings).manifest.documents == 400
+
+
+def test_numbers_that_no_store_keeps_become_text(
+    tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder
+) -> None:
+    table = tmp_path / "t.jsonl"
+    table.write_text('{"text": "Ein Satz.", "big": 123456789012345678901234567890, "far": 1e300}', encoding="utf-8")
+    assert ingest(table, settings, fake_encoder).documents == 1
+
+
+def test_a_search_under_way_keeps_the_index_it_began_with(
+    corpus: Path, settings: Settings, fake_encoder: FakeEncoder
+) -> None:
+    ingest(corpus, settings, fake_encoder)
+    engine = Engine(settings, fake_encoder)  # type: ignore[arg-type]
+    older = engine.index()
+    (corpus / "es.txt").write_text("La pelota roja en el parque.", encoding="utf-8")
+    ingest(corpus, settings, fake_encoder)
+    assert engine.index() is not older
+    assert older.store.count() == len(FILES)
+    del older
+    engine.close()
+    engine.close()
+    assert list((settings.index_folder / "readers").iterdir()) == []
