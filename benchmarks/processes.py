@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -41,9 +40,8 @@ def run_job(command: Sequence[str]) -> Job:
         watch = TreeMemory(process.pid)
         watch.start()
         output = process.stdout.read() if process.stdout else ""
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        peak = max(watch.stop(), usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+        process.wait()
+        peak = watch.stop()
         if process.returncode:
             errors.seek(0)
             said = errors.read().decode("utf-8", "replace")[-2000:]

