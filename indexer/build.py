@@ -6,15 +6,17 @@ An embedded index gets a new generation; a server's collection changes in place.
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from indexer.chunking import ChunkOptions
 from indexer.documents import Skipped
 from indexer.ledger import Ledger
 from indexer.pipeline import Ingest, IngestOptions, Progress, Summary, count_unchanged, remove_documents
@@ -33,6 +35,8 @@ from search.store.server import ServerStore, collection_exists, connect, drop_co
 
 if TYPE_CHECKING:
     from search.encoder import Encoder
+
+logger = logging.getLogger(__name__)
 
 REFIT_GROWTH = 1.5
 """The language map is fitted again when the index has grown by this factor since the last time."""
@@ -114,6 +118,7 @@ def ingest(
         encoder = encoder or load_encoder(
             settings.encoder, backend=settings.backend, threads=settings.threads, cache_dir=settings.encoders_folder
         )
+        options = _fit_chunks(options, encoder.max_tokens)
         if not fresh and (unchanged := _unchanged(corpus, settings, folder, encoder, options)):
             return unchanged
         with _workspace(settings, folder, encoder, fresh, str(corpus.resolve())) as space:
@@ -126,6 +131,15 @@ def ingest(
         if not settings.store:
             folder.publish(manifest)
     return summary
+
+
+def _fit_chunks(options: IngestOptions, encoder_tokens: int) -> IngestOptions:
+    """Chunks that the encoder reads whole, with room for its prompt, the title and the headings."""
+    most = encoder_tokens * 3 // 4
+    if options.chunk.max_tokens <= most:
+        return options
+    logger.warning("chunks are cut to %d tokens: the encoder reads %d with title and headings", most, encoder_tokens)
+    return replace(options, chunk=ChunkOptions(most, min(options.chunk.overlap_tokens, most // 2)))
 
 
 def _unchanged(

@@ -44,8 +44,6 @@ def ingest(
     from indexer.pipeline import IngestOptions
     from indexer.sources import ReadOptions
 
-    if overlap >= max_tokens:
-        raise SettingsError(f"--overlap must be smaller than --max-tokens, got {overlap} and {max_tokens}")
     read = ReadOptions(
         text_columns=tuple(text_column or ()), title_column=title_column, id_column=id_column, date_column=date_column
     )

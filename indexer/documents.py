@@ -36,7 +36,8 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file or record that was not read, with the reason to show."""
+    """A file or record that was not read, with the reason to show; a `transient` one may be read the next time."""
 
     source: str
     reason: str
+    transient: bool = False

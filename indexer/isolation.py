@@ -21,7 +21,7 @@ from typing import Any
 
 from indexer.documents import Heading
 from indexer.extract import Extracted, extract
-from search.errors import SourceError
+from search.errors import SourceError, TransientSourceError
 
 MEMORY_LIMIT_BYTES = 4 * 1024**3
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -78,7 +78,8 @@ class ParserProcess:
         finally:
             watch.cancel()
         if not line.endswith(b"\n"):
-            raise SourceError(f"took longer than {timeout_s:g} s" if expired.is_set() else "the parser crashed")
+            reason = f"took longer than {timeout_s:g} s" if expired.is_set() else "the parser crashed"
+            raise TransientSourceError(reason)
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -81,7 +81,7 @@ class IngestOptions:
 
 
 Progress = Callable[[int, str], None]
-"""Called with the bytes dealt with since the last call and the file at hand."""
+"""Called with the bytes dealt with since the last call (negative: counted too early) and the file at hand."""
 
 
 class Ingest:
@@ -161,7 +161,8 @@ class Ingest:
         try:
             digest = file_digest(file.path)
         except OSError as error:
-            self.summary.skipped.append(Skipped(file.relative, f"cannot be read: {error.strerror or error}"))
+            reason = f"cannot be read: {error.strerror or error}"
+            self.summary.skipped.append(Skipped(file.relative, reason, transient=True))
             return
         new = FileRow(file.relative, file.size, file.mtime_ns, digest, self.options.fingerprint)
         if known and known.digest == digest:
@@ -179,13 +180,19 @@ class Ingest:
         skipped: list[Skipped] = []
         found = 0
         # Until it is read whole, its row fits no file: what a kill leaves half done is then read again or removed.
-        self.ledger.put_file(replace(row, size=-1, digest=""))
+        unfinished = replace(row, size=-1, digest="")
+        self.ledger.put_file(unfinished)
+        ahead = 0
         for item in iter_documents(file, self.options.read):
             if isinstance(item, Document):
                 found += 1
+                step = min(len(item.text), file.size - ahead)  # records of a table show as progress within the file
+                ahead += step
+                self.progress(step, file.relative)
                 item = self._ingest_document(item) or item
             if isinstance(item, Skipped):
                 skipped.append(item)
+        self.progress(-ahead, file.relative)
         stale = self.ledger.documents_of(file.relative, before_run=self._run)
         broken_off = any(item.source == file.relative for item in skipped)
         if found and not broken_off:
@@ -196,7 +203,8 @@ class Ingest:
         self.summary.bytes += file.size
         self.summary.skipped += skipped
         reasons = "; ".join(dict.fromkeys(item.reason for item in skipped[:5]))
-        self._files.append(replace(row, skipped=reasons or None))
+        read_again = any(item.transient for item in skipped)
+        self._files.append(replace(unfinished if read_again else row, skipped=reasons or None))
 
     def _ingest_document(self, document: Document) -> Skipped | None:
         digest = document_digest(document, self.options)

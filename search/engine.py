@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 MAX_QUERY_CHARS = 20_000
 MAX_RESULTS = 1_000
-CANDIDATES = 100
+CANDIDATES = 200
+"""Chunks of each list that are ranked; four times as many, and again, while a search asks for more documents."""
 
 
 class Mode(StrEnum):
@@ -249,15 +250,14 @@ def _retrieve(
         return index.store.search_dense(dense, limit=limit, filter=filter)
     if dense is None or sparse is None:
         return []
-    candidates = max(CANDIDATES, limit)
-    by_meaning = index.store.search_dense(dense, limit=candidates, filter=filter)
-    by_words = index.store.search_lexical(sparse, limit=candidates, filter=filter)
+    by_meaning = index.store.search_dense(dense, limit=limit, filter=filter)
+    by_words = index.store.search_lexical(sparse, limit=limit, filter=filter)
     return keep_language_places(by_meaning, fuse_ranks(by_meaning, by_words, query_languages))[:limit]
 
 
 def _best_per_document(retrieve: Callable[[int], list[ScoredPoint]], wanted: int) -> list[ScoredPoint]:
     """The best chunk of each of the first `wanted` documents; fetches more chunks until there are enough."""
-    limit = max(4 * wanted, 20)
+    limit = CANDIDATES  # in fixed steps, so that the pages of one query do not overlap
     while True:
         points = retrieve(limit)
         best: dict[str, ScoredPoint] = {}
@@ -277,7 +277,7 @@ def _explainer(
     def ranks(points: list[ScoredPoint]) -> dict[str, tuple[int, float]]:
         return {point.chunk.id: (rank, point.score) for rank, point in enumerate(points, start=1)}
 
-    limit = 5 * CANDIDATES
+    limit = 4 * CANDIDATES
     by_dense = ranks(index.store.search_dense(dense, limit=limit, filter=filter)) if dense is not None else {}
     by_words = ranks(index.store.search_lexical(sparse, limit=limit, filter=filter)) if sparse is not None else {}
 

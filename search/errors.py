@@ -37,5 +37,9 @@ class SourceError(PanlinguaError, ValueError):
     """A corpus, folder, file or record cannot be read."""
 
 
+class TransientSourceError(SourceError):
+    """A file that could not be read this time: the parser crashed, took too long, or the file system failed."""
+
+
 class SettingsError(PanlinguaError, ValueError):
     """A setting has a value that is not allowed."""

@@ -9,7 +9,7 @@ from indexer.extract import CHILD_FORMATS, DOCUMENT_FORMATS, Extracted, extract
 from indexer.isolation import parsers
 from indexer.sources.files import MEGABYTE, ReadOptions, SourceFile, format_of
 from indexer.sources.tables import STREAMED_FORMATS, iter_records
-from search.errors import SourceError
+from search.errors import SourceError, TransientSourceError
 
 
 def iter_documents(file: SourceFile, options: ReadOptions) -> Iterator[Document | Skipped]:
@@ -31,9 +31,9 @@ def iter_documents(file: SourceFile, options: ReadOptions) -> Iterator[Document 
         else:
             yield from iter_records(file, name=name, packed=packed, options=options)
     except SourceError as error:
-        yield Skipped(file.relative, str(error))
+        yield Skipped(file.relative, str(error), transient=isinstance(error, TransientSourceError))
     except OSError as error:
-        yield Skipped(file.relative, f"cannot be read: {error.strerror or error}")
+        yield Skipped(file.relative, f"cannot be read: {error.strerror or error}", transient=True)
 
 
 def _extract(file: SourceFile, name: str, options: ReadOptions) -> Extracted:

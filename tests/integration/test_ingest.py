@@ -10,13 +10,15 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from indexer import build
+from indexer.documents import Document, Skipped
 from indexer.pipeline import IngestOptions, Summary
-from indexer.sources import ReadOptions
+from indexer.sources import ReadOptions, SourceFile, iter_documents
 from search.engine import Engine, Mode
 from search.errors import EncoderMismatchError, IndexNotFoundError, QueryError, SourceError
 from search.index import IndexFolder
@@ -264,6 +266,45 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path: Path, setting
     documents = [point.chunk.document_id for point in engine.index().store.iter_points()]
     engine.close()
     assert sorted(documents) == sorted(f"{i:03d}.txt" for i in range(120))
+
+
+def test_what_fails_for_a_moment_is_read_the_next_time(
+    corpus: Path, settings: Settings, fake_encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(file: SourceFile, options: ReadOptions) -> Iterator[Document | Skipped]:
+        if file.relative == "de/Brot.md":
+            yield Skipped(file.relative, "the parser crashed", transient=True)
+        else:
+            yield from iter_documents(file, options)
+
+    monkeypatch.setattr("indexer.pipeline.iter_documents", failing)
+    assert [item.source for item in ingest(corpus, settings, fake_encoder).skipped] == ["de/Brot.md"]
+    assert build.status(settings).skipped == [("de/Brot.md", "the parser crashed")]
+    monkeypatch.undo()
+    summary = ingest(corpus, settings, fake_encoder)
+    assert (summary.documents, summary.read, summary.skipped) == (1, 1, [])
+    assert build.status(settings).skipped == []
+
+
+def test_chunks_are_no_longer_than_the_encoder_reads(
+    tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "lang.txt").write_text("Ein Satz über das Wetter. " * 200, encoding="utf-8")
+    fake_encoder.max_tokens = 64  # type: ignore[misc]
+    ingest(tmp_path / "lang.txt", settings, fake_encoder)
+    assert "cut to 48 tokens" in caplog.text
+    assert all(len(fake_encoder.tokenizer.encode(text)) <= 64 for text in fake_encoder.encoded)
+
+
+def test_progress_adds_up_to_the_bytes_of_the_files(
+    tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder
+) -> None:
+    table = tmp_path / "t.jsonl"
+    table.write_text("\n".join(json.dumps({"id": i, "text": f"Satz {i} im Text."}) for i in range(50)), "utf-8")
+    steps: list[int] = []
+    ingest(table, settings, fake_encoder, progress=lambda size, _source: steps.append(size))
+    assert len(steps) > 50
+    assert sum(steps) == table.stat().st_size
 
 
 def test_a_repeated_passage_is_encoded_once(tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder) -> None:
