@@ -2,7 +2,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORPUS ?= corpus/documents
-export HF_HUB_OFFLINE ?= 1
 
 .PHONY: install demo test test-slow check bench clean
 
