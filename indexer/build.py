@@ -18,12 +18,12 @@ import numpy as np
 
 from indexer.chunking import ChunkOptions
 from indexer.documents import Skipped
-from indexer.ledger import Ledger
+from indexer.ledger import FileRow, Ledger
 from indexer.pipeline import Ingest, IngestOptions, Progress, Summary, count_unchanged, remove_documents
 from indexer.sources import iter_documents, iter_files
 from search.balance import LanguageMap, LanguageSums, fit_language_map, load_shipped_offsets
 from search.engine import check_encoder
-from search.errors import EncoderMismatchError
+from search.errors import EncoderMismatchError, IndexNotFoundError, SourceError
 from search.files import allocated_bytes
 from search.index import LANGUAGE_MAP, LEDGER, SHARD, IndexFolder
 from search.manifest import IndexManifest, now
@@ -154,13 +154,17 @@ def _unchanged(
         return count_unchanged(corpus, ledger, options)
 
 
-def dry_run(corpus: Path, options: IngestOptions) -> Summary:
-    """Read everything and count, without an encoder and without writing."""
-    summary = Summary()
+def dry_run(corpus: Path, options: IngestOptions, settings: Settings) -> Summary:
+    """Read what an ingest would read and count its documents, without an encoder and without writing."""
+    summary, known = Summary(), _known_files(corpus, settings)
     for item in iter_files(corpus, options=options.read):
         summary.files += 1
         if isinstance(item, Skipped):
             summary.skipped.append(item)
+            continue
+        row = known.pop(item.relative, None)
+        if row and (row.size, row.mtime_ns, row.options) == (item.size, item.mtime_ns, options.fingerprint):
+            summary.unchanged += 1
             continue
         summary.read += 1
         summary.bytes += item.size
@@ -170,6 +174,18 @@ def dry_run(corpus: Path, options: IngestOptions) -> Summary:
             else:
                 summary.documents += 1
     return summary
+
+
+def _known_files(corpus: Path, settings: Settings) -> dict[str, FileRow]:
+    """Rows of the ledger for the files below `corpus`, by their path relative to it."""
+    try:
+        path = IndexFolder(settings.index_folder).current().path / LEDGER
+    except IndexNotFoundError:
+        return {}
+    root = str((corpus if corpus.is_dir() else corpus.parent).resolve())
+    with closing(Ledger(path, read_only=True)) as ledger:
+        prefix = dict(ledger.roots()).get(root)
+        return {} if prefix is None else {row.source[len(prefix) :]: row for row in ledger.iter_files(prefix)}
 
 
 def size_of(corpus: Path) -> int:
@@ -214,9 +230,15 @@ def remove(settings: Settings, names: list[str] | None, *, wait_s: float = 0.0) 
     with folder.write_lock(wait_s=wait_s):
         opened = open_index(settings)
         opened.close()
-        with _workspace(settings, folder, None, False, "") as space:
-            removed = remove_documents(space.store, space.ledger, names)
-            manifest = _finish(space, opened.manifest.encoder, opened.manifest.encoder_fingerprint)
+        resumed = folder.building.exists()
+        try:
+            with _workspace(settings, folder, None, False, "") as space:
+                removed = remove_documents(space.store, space.ledger, names)
+                manifest = _finish(space, opened.manifest.encoder, opened.manifest.encoder_fingerprint)
+        except SourceError:
+            if not resumed:
+                folder.discard()
+            raise
         if not settings.store:
             folder.publish(manifest)
     return removed

@@ -23,7 +23,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="JSON on stdout")]
 def ingest(
     corpus: Annotated[Path, typer.Argument(help="a folder, or one file")],
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="build the index anew; the old one serves until it is done")
+        bool, typer.Option("--fresh", help="build the index anew, of this folder alone; the old one serves until then")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="read everything, write nothing")] = False,
     wait: Annotated[float, typer.Option(help="seconds to wait while another ingest holds the index")] = 0.0,
@@ -49,7 +49,7 @@ def ingest(
     )
     options = IngestOptions(read=read, chunk=ChunkOptions(max_tokens=max_tokens, overlap_tokens=overlap))
     if dry_run:
-        summary = build.dry_run(corpus, options)
+        summary = build.dry_run(corpus, options, load_settings(index=index, store=store))
     else:
         settings = load_settings(index=index, store=store, encoder=encoder)
         with progress_bar(build.size_of(corpus), quiet=as_json) as progress:
@@ -57,7 +57,7 @@ def ingest(
     if as_json:
         emit(summary.as_json())
     else:
-        print(describe(summary) + ("\nnothing was written (dry run)" if dry_run else ""))
+        print(describe(summary, dry_run=dry_run))
 
 
 @app.command()

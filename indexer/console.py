@@ -35,15 +35,18 @@ def progress_bar(total_bytes: int, *, quiet: bool) -> Iterator[Callable[[int, st
         yield advance
 
 
-def describe(summary: Summary) -> str:
+def describe(summary: Summary, *, dry_run: bool = False) -> str:
     """The end summary of an ingest, for people."""
     languages = ", ".join(f"{lang} {count}" for lang, count in summary.languages.most_common(12))
     more = len(summary.languages) - 12
-    lines = [
-        f"{summary.files} files: {summary.read} read, {summary.unchanged} unchanged, {len(summary.skipped)} skipped; "
-        f"{summary.documents} documents and {summary.chunks} chunks written, {summary.removed} documents removed; "
-        f"{summary.seconds:.1f} s",
-    ]
+    done = (
+        f"{summary.documents} documents to read; nothing was written (dry run)"
+        if dry_run
+        else f"{summary.documents} documents and {summary.chunks} chunks written, {summary.removed} documents removed; "
+        f"{summary.seconds:.1f} s"
+    )
+    counts = f"{summary.read} read, {summary.unchanged} unchanged, {len(summary.skipped)} skipped"
+    lines = [f"{summary.files} files: {counts}; {done}"]
     if languages:
         lines.append(f"languages of what was written (chunks): {languages}" + (f" and {more} more" if more > 0 else ""))
     reasons = Counter(item.reason for item in summary.skipped)

@@ -339,8 +339,11 @@ def remove_documents(store: VectorStore, ledger: Ledger, names: list[str] | None
     ledger.drop_documents(list(chosen))
     store.delete_documents(list(chosen))
     for source in set(chosen.values()):
+        file = ledger.file(source)
         if not ledger.documents_of(source):
             ledger.drop_file(source)
+        elif file is not None:
+            ledger.put_file(replace(file, size=-1, digest=""))  # so that the next ingest reads it, as promised
     store.flush()
     return list(chosen)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from search.console import run
+from search.console import run, say
 from search.engine import Engine, Hit, Mode, SearchResult
 from search.errors import QueryError
 from search.language import canonical_language
@@ -54,10 +54,14 @@ def query(
         result = engine.search(
             text, k=k, offset=offset, mode=mode, balance=balance, filter=chosen, explain=explain or as_json
         )
+        languages = engine.index().languages
     finally:
         engine.close()
     for line in as_json_lines(result) if as_json else as_text(result, explain=explain):
         print(line)
+    if not result.hits and chosen is not None:
+        known = ", ".join(languages)
+        say(f"nothing passes the filters; languages of the index: {known}; `indexer status --files` lists the files")
 
 
 def build_filter(
@@ -126,7 +130,7 @@ def as_text(result: SearchResult, *, explain: bool = False, width: int = 240) ->
     took = result.timings_ms["total"]
     lines = [f"{len(result.hits)} hits for {result.query!r}, read as {detected}, in {took:.0f} ms"]
     if not result.hits:
-        lines.append("Nothing found: fewer filters, other words or --mode dense may help.")
+        lines.append("Nothing found: other words or --mode dense may help.")
     for hit in result.hits:
         lines += ["", *_hit_lines(hit, width)]
         if explain and hit.explanation is not None:

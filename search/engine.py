@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from search.balance import DEFAULT_BALANCE
 from search.errors import EncoderMismatchError, QueryError
 from search.fusion import fuse_ranks, keep_language_places
-from search.language import Detection, LanguageDetector
+from search.language import COMMON_LANGUAGES, Detection, LanguageDetector
 from search.lexical import query_vector
 from search.manifest import IndexManifest
 from search.opening import OpenIndex, open_index
@@ -182,7 +182,7 @@ class Engine:
         started = time.perf_counter()
         chosen, weight = _check(query, k, offset, mode, balance)
         index = self.index()
-        detection = self._detector.detect_query(query, among=index.languages or None)
+        detection = self._detector.detect_query(query, among=COMMON_LANGUAGES.union(index.languages))
         sparse = query_vector(query) if chosen is not Mode.DENSE else None
         dense = None
         if chosen is not Mode.LEXICAL:

@@ -88,6 +88,9 @@ class IndexFolder:
             IndexNotFoundError: Nothing was ingested yet.
         """
         number = self.current_number()
+        if number is None and self.building.exists():
+            message = f"the first ingest into {self.path} is not finished; wait for it, or run `indexer ingest` again"
+            raise IndexNotFoundError(f"{message} on the same folder to go on where it stopped")
         if number is None:
             raise IndexNotFoundError(f"there is no index at {self.path}; make one with `indexer ingest FOLDER`")
         return Generation(number, self._generations / f"{number:06d}")

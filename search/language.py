@@ -51,7 +51,7 @@ _COMMON_CODES = (
     "af ar bg bn ca cs cy da de el en es et fa fi fr gu he hi hr hu id it ja kn ko lt lv mk ml mr nb ne nl pa pl pt ro "
     "ru sk sl so sq sr sv sw ta te th tl tr uk ur vi zh"
 )
-_COMMON = frozenset(_COMMON_CODES.split())
+COMMON_LANGUAGES = frozenset(_COMMON_CODES.split())
 _RARE_PRIOR = 0.5  # dialects win over the language they resemble only on evidence
 _PY3LANGID_SHARE = 0.7  # best of 0.3 to 0.7 on sentences and on queries (results/language-detection.md)
 _ALONE_SURE = 0.5  # fastText prevails when it is surer than this of a language that py3langid does not know
@@ -184,7 +184,7 @@ class LanguageDetector:
         letters = sum(map(str.isalpha, sample))
         confidence = _confidence(scores, letters, agree=agree)
         doubtful = letters >= _SECOND_OPINION_LETTERS and confidence < _SECOND_OPINION_BELOW
-        if second_opinion and doubtful and _best(scores) in _COMMON:
+        if second_opinion and doubtful and _best(scores) in COMMON_LANGUAGES:
             opinion = _top(_ENGINES.langdetect(sample), scores, _CANDIDATES)
             if opinion:
                 scores = _mix(scores, opinion, 1 - _SECOND_OPINION_SHARE)
@@ -315,7 +315,7 @@ def _top(ranked: Iterable[tuple[str, float]], allowed: Collection[str], count: i
     for label, probability in ranked:
         lang = _CANONICAL.get(label, label)
         if lang in allowed:
-            scores[lang] += probability if lang in _COMMON else probability * _RARE_PRIOR
+            scores[lang] += probability if lang in COMMON_LANGUAGES else probability * _RARE_PRIOR
             if len(scores) == count:
                 break
     return _normalized(scores)

@@ -125,6 +125,9 @@ def test_records_of_a_table_change_one_by_one(tmp_path: Path, settings: Settings
     summary = ingest(table, settings, fake_encoder, options=options)
     assert (summary.documents, summary.removed) == (1, 1)
     assert found(settings, fake_encoder, "Kakteen im Winter")[0] == "faq.jsonl#k3"
+    build.remove(settings, ["faq.jsonl#k3"])
+    assert "faq.jsonl#k3" not in found(settings, fake_encoder, "Kakteen im Winter")
+    assert ingest(table, settings, fake_encoder, options=options).documents == 1
     only = Filter((Match("metadata.year", (2005,)),))
     assert found(settings, fake_encoder, "Pflanze gießen", filter=only) == ["faq.jsonl#k5"]
 
@@ -166,6 +169,7 @@ def test_removing_by_id_and_folder(corpus: Path, settings: Settings, fake_encode
     ingest(corpus, settings, fake_encoder)
     with pytest.raises(SourceError, match="nope"):
         build.remove(settings, ["de/Brot.md", "nope"])
+    assert not build.status(settings).interrupted
     assert build.remove(settings, ["de/Brot.md", "fr/"]) == ["de/Brot.md", "fr/vélo.txt"]
     assert build.status(settings).manifest.documents == len(FILES) - 2
     assert len(build.remove(settings, None)) == len(FILES) - 2
@@ -175,7 +179,7 @@ def test_removing_by_id_and_folder(corpus: Path, settings: Settings, fake_encode
 
 def test_status_and_dry_run(corpus: Path, settings: Settings, fake_encoder: FakeEncoder) -> None:
     (corpus / "junk.bin").write_bytes(bytes(range(256)))
-    dry = build.dry_run(corpus, IngestOptions())
+    dry = build.dry_run(corpus, IngestOptions(), settings)
     assert (dry.documents, len(dry.skipped)) == (len(FILES), 1)
     with pytest.raises(IndexNotFoundError):
         build.status(settings)
@@ -184,6 +188,9 @@ def test_status_and_dry_run(corpus: Path, settings: Settings, fake_encoder: Fake
     assert (state.manifest.documents, len(state.files)) == (len(FILES), len(FILES))
     assert set(state.manifest.languages) == {"de", "fr", "ja", "ar", "hi", "th", "en"}
     assert not state.interrupted
+    (corpus / "de/Brot.md").write_text("Ein anderes Brot.", encoding="utf-8")
+    again = build.dry_run(corpus, IngestOptions(), settings)
+    assert (again.documents, again.unchanged) == (1, len(FILES) - 1)
 
 
 def test_another_encoder_is_refused_with_the_way_out(
