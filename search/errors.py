@@ -43,3 +43,15 @@ class TransientSourceError(SourceError):
 
 class SettingsError(PanlinguaError, ValueError):
     """A setting has a value that is not allowed."""
+
+
+class TrainingDataError(PanlinguaError, ValueError):
+    """A row, file or dataset of training or evaluation data cannot be used."""
+
+
+class RecipeError(PanlinguaError, ValueError):
+    """A training recipe is not valid."""
+
+
+class TrainingError(PanlinguaError, RuntimeError):
+    """A training run had to stop; its checkpoints are kept."""

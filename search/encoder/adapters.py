@@ -1,0 +1,80 @@
+"""Encoders that are a base and a small adapter: low-rank updates, merged into the base once and cached.
+
+An adapter is a folder as peft writes it (`adapter_model.safetensors`, `adapter_config.json`). Merging takes a second and
+needs no torch: each adapted weight W (out, in) becomes W + alpha / rank * B A.
+
+Source: Hu et al., 2022, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from search.errors import EncoderError
+
+SHIPPED_ADAPTERS = Path(__file__).parent / "shipped"
+WEIGHTS_FILE = "model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+_PREFIX = "base_model.model."
+
+
+def merge_adapter(base: Path, adapter: Path, folder: Path) -> None:
+    """Copy the encoder in `base` into the empty `folder`, with the adapter merged into its weights.
+
+    Raises:
+        EncoderError: The adapter is damaged, of another kind than LoRA, or made for another base.
+    """
+    from safetensors.numpy import load_file, save_file
+
+    for item in base.iterdir():
+        if item.is_dir():
+            shutil.copytree(item, folder / item.name)
+        elif item.name not in (WEIGHTS_FILE, "manifest.json"):
+            shutil.copyfile(item, folder / item.name)
+    tensors = load_file(base / WEIGHTS_FILE)
+    for name, update in load_updates(adapter).items():
+        if name not in tensors or tensors[name].shape != update.shape:
+            raise EncoderError(f"{adapter}: made for another base than {base.name} (no weight {name} of {update.shape})")
+        tensors[name] = (tensors[name].astype(np.float32) + update).astype(tensors[name].dtype)
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def load_updates(adapter: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """What the adapter adds to each weight of its base, (out, in) float32 by the weight's name.
+
+    Raises:
+        EncoderError: The adapter cannot be read or is not plain LoRA.
+    """
+    from safetensors.numpy import load_file
+
+    try:
+        config: dict[str, Any] = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8"))
+        tensors = load_file(adapter / ADAPTER_WEIGHTS)
+        if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("rank_pattern"):
+            raise ValueError(f"only plain LoRA can be merged, not {config.get('peft_type')}")
+        scale = float(config["lora_alpha"]) / int(config["r"])
+        updates = {}
+        for name, down in tensors.items():
+            if name.endswith(".lora_A.weight"):
+                up = tensors[name.replace(".lora_A.", ".lora_B.")]
+                key = name.removeprefix(_PREFIX).replace(".lora_A.weight", ".weight")
+                updates[key] = (scale * (up.astype(np.float32) @ down.astype(np.float32))).astype(np.float32)
+        return updates
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise EncoderError(f"{adapter}: not an adapter that can be merged ({error})") from error
+
+
+def fingerprint_adapted(base_fingerprint: str, adapter: Path) -> str:
+    """Hash of an adapted encoder: that of its base, and the adapter's files."""
+    digest = hashlib.sha256(base_fingerprint.encode())
+    for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
+        digest.update((adapter / name).read_bytes())
+    return digest.hexdigest()[:32]

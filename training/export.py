@@ -1,0 +1,128 @@
+"""From a trained adapter to an encoder folder that anyone can load, and to one that is shipped with the package."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from search.encoder.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_adapter
+from search.errors import TrainingError
+from training.recipe import Recipe
+
+DESCRIPTION_FILE = "panlingua.json"
+
+
+def export_encoder(
+    adapter: Path, base: Path, out: Path, *, recipe: Recipe, run: Mapping[str, Any] | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+) -> Path:  # fmt: skip
+    """Merge an adapter into its base and describe the result; `SentenceTransformer(out)` loads it.
+
+    Args:
+        adapter: Folder of the trained adapter, or of a whole trained model, which is copied.
+        base: Folder of the base.
+        out: Folder to make.
+        recipe: What it was trained by.
+        run: What is known of the run (`run.json`).
+        evaluation: Figures to keep with it.
+
+    Raises:
+        TrainingError: `out` is there already.
+        EncoderError: The adapter does not fit the base.
+    """
+    if out.exists():
+        raise TrainingError(f"{out} is there already; remove it, or take a new --out.")
+    work = out.with_name(f".{out.name}-new")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    if (adapter / "modules.json").is_file():
+        shutil.copytree(adapter, work, dirs_exist_ok=True)
+    else:
+        merge_adapter(base, adapter, work)
+    _write_prompts(work, recipe)
+    record = describe(recipe, run or {}, evaluation or {})
+    (work / DESCRIPTION_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False), "utf-8")
+    work.replace(out)
+    return out
+
+
+def describe(recipe: Recipe, run: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a trained encoder: where it comes from and what it is good for."""
+    texts: dict[str, int] = {}
+    for counts in run.get("data", {}).get("texts", {}).values():
+        for lang, count in counts.items():
+            texts[lang] = texts.get(lang, 0) + count
+    return {
+        "name": recipe.name, "base": recipe.base, "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "adapter": {"rank": recipe.lora.rank, "alpha": recipe.lora.alpha} if recipe.lora.rank else None,
+        "prompts": {"query": recipe.query_prompt, "document": recipe.document_prompt},
+        "dimensions": list(recipe.training.matryoshka) or None, "languages": dict(sorted(texts.items())),
+        "recipe": json.loads(recipe.model_dump_json()), "data_fingerprint": run.get("data", {}).get("fingerprint"),
+        "seed": recipe.seed, "versions": run.get("versions", {}), "evaluation": dict(evaluation),
+    }  # fmt: skip
+
+
+def average_adapters(adapters: Sequence[Path], out: Path, *, weights: Sequence[float] | None = None) -> Path:
+    """The mean of several adapters' updates as one adapter: of checkpoints of a run, or of runs.
+
+    The updates B A are averaged, not the factors, whose mean is not the mean of the products: factors are laid side by
+    side, so the rank is the sum of the ranks.
+
+    Args:
+        adapters: Folders of LoRA adapters of one base.
+        out: Folder to write.
+        weights: Share of each; none: equal.
+
+    Raises:
+        TrainingError: They differ in the weights that they adapt, or there is none.
+
+    Source: Wortsman et al., 2022, "Model soups", section 2 (uniform soup), here of low-rank updates.
+    """
+    from safetensors.numpy import load_file, save_file
+
+    if not adapters:
+        raise TrainingError("no adapters to average")
+    shares = list(weights) if weights else [1 / len(adapters)] * len(adapters)
+    loaded = [load_file(path / ADAPTER_WEIGHTS) for path in adapters]
+    configs = [json.loads((path / ADAPTER_CONFIG).read_text("utf-8")) for path in adapters]
+    if len(shares) != len(loaded) or any(tensors.keys() != loaded[0].keys() for tensors in loaded):
+        raise TrainingError("adapters can be averaged only when they adapt the same weights, with one share for each")
+    rank = sum(int(config["r"]) for config in configs)
+    merged = {}
+    for name in loaded[0]:
+        parts = [tensors[name].astype(np.float32) for tensors in loaded]
+        if ".lora_B." in name:
+            scales = [share * config["lora_alpha"] / config["r"] for share, config in zip(shares, configs, strict=True)]
+            merged[name] = np.concatenate([part * scale for part, scale in zip(parts, scales, strict=True)], axis=1)
+        else:
+            merged[name] = np.concatenate(parts, axis=0)
+    out.mkdir(parents=True, exist_ok=True)
+    save_file(merged, out / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    (out / ADAPTER_CONFIG).write_text(json.dumps({**configs[0], "r": rank, "lora_alpha": rank}, indent=2), "utf-8")
+    return out
+
+
+def shrink_adapter(adapter: Path, out: Path) -> Path:
+    """A copy in float16 and without paths of the machine that trained it: what is committed."""
+    from safetensors.numpy import load_file, save_file
+
+    out.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.astype(np.float16) for name, value in load_file(adapter / ADAPTER_WEIGHTS).items()}
+    save_file(tensors, out / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    config = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8"))
+    kept = {key: config[key] for key in ("peft_type", "r", "lora_alpha", "target_modules", "bias", "task_type")}
+    (out / ADAPTER_CONFIG).write_text(json.dumps({**kept, "target_modules": sorted(kept["target_modules"])}, indent=2), "utf-8")
+    return out
+
+
+def _write_prompts(folder: Path, recipe: Recipe) -> None:
+    path = folder / "config_sentence_transformers.json"
+    config = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    config["prompts"] = {"query": recipe.query_prompt, "document": recipe.document_prompt}
+    path.write_text(json.dumps(config, indent=2), "utf-8")

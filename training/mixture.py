@@ -1,0 +1,351 @@
+"""From rows to batches: one task a batch, few languages a batch, never two translations against each other.
+
+Batches are planned before training, from a seed, so that a run can be resumed exactly, counted and looked at. A batch is
+drawn in three steps: a dataset of the stream, by temperature; the languages that meet in it, by temperature; pairs of
+those languages, each of another *family* (a document with its translations), so that no text is the negative of its own
+translation. With few languages a batch, every query meets wrong documents in its own language: language stops being a
+shortcut.
+
+Source: Elmahdy et al., 2024, "Synergistic Approach for Simultaneous Optimization of Monolingual, Cross-lingual, and
+Multilingual Information Retrieval", arXiv 2408.10536 (batches of same-language and cross-language pairs); Conneau and
+Lample, 2019, "Cross-lingual Language Model Pretraining", section 3.1 (temperature over languages).
+Differs: languages are limited within a batch; documents of one family are kept apart.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from typing import NamedTuple
+
+from search.errors import TrainingDataError
+from training.data.cleaning import canonical_text
+from training.data.schema import BitextRow, LabelledRow, NliRow, ParaphraseRow, RetrievalRow, Row, StsRow
+from training.recipe import Objective, Stream
+
+TRIES = 20
+"""Draws for one place in a batch before it stays empty."""
+
+
+class Text(NamedTuple):
+    """A text and its language."""
+
+    lang: str
+    text: str
+
+
+class Item(NamedTuple):
+    """What one place in a batch can hold: queries and documents of a family, any query with any document."""
+
+    family: str
+    queries: tuple[Text, ...]
+    documents: tuple[Text, ...]
+    negatives: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of equal columns; `langs` are those of the first two."""
+
+    stream: int
+    columns: tuple[str, ...]
+    rows: tuple[tuple[object, ...], ...]
+    langs: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass
+class Pool:
+    """The items of one dataset, by the languages of their queries."""
+
+    items: list[Item]
+    by_lang: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+
+    def __post_init__(self) -> None:
+        for place, item in enumerate(self.items):
+            for lang in {query.lang for query in item.queries}:
+                self.by_lang[lang].append(place)
+
+
+def build_items(rows: Iterable[Row]) -> list[Item]:
+    """Families of the rows of one dataset and one contrastive task, in the order of their first rows.
+
+    Queries that belong to several families ("Introduction") are left out: their other documents would be taken for wrong.
+    A family in one language is split by document, so that each query keeps its own answer.
+    """
+    families: dict[str, list[RetrievalRow]] = defaultdict(list)
+    items: list[Item] = []
+    for number, row in enumerate(rows):
+        match row:
+            case RetrievalRow():
+                families[row.family].append(row)
+            case BitextRow():
+                texts = tuple(dict.fromkeys(Text(lang, text) for lang, text in zip(row.langs, row.texts, strict=True)))
+                items.append(Item(f"{row.dataset}\t{row.group_id or number}", texts, texts, {}))
+            case ParaphraseRow():
+                family = f"{row.dataset}\t{row.group_id or number}"
+                items.append(Item(family, (Text(row.lang, row.anchor),), (Text(row.lang, row.positive),), {}))
+            case NliRow():
+                item = Item(
+                    f"{row.dataset}\t{canonical_text(row.anchor)}", (Text(row.lang, row.anchor),),
+                    (Text(row.lang, row.positive),), {row.anchor: (row.negative,)},
+                )  # fmt: skip
+                items.append(item)
+    owners: dict[str, set[str]] = defaultdict(set)
+    for family, members in families.items():
+        for row in members:
+            owners[canonical_text(row.query)].add(family)
+    for family, members in families.items():
+        items += _retrieval_items(family, [row for row in members if len(owners[canonical_text(row.query)]) == 1])
+    return items
+
+
+def _retrieval_items(family: str, rows: Sequence[RetrievalRow]) -> list[Item]:
+    groups: dict[str, list[RetrievalRow]] = defaultdict(list)
+    translated = len({row.lang_doc for row in rows}) > 1
+    for row in rows:
+        groups["" if translated else row.positive].append(row)
+    return [
+        Item(
+            family,
+            tuple(dict.fromkeys(Text(row.lang_query, row.query) for row in group)),
+            tuple(dict.fromkeys(Text(row.lang_doc, row.positive) for row in group)),
+            {row.query: row.negatives for row in group if row.negatives},
+        )
+        for group in groups.values()
+    ]
+
+
+def plan_batches(
+    rows: Mapping[str, Sequence[Row]], streams: Sequence[Stream], *, steps: int, seed: int
+) -> list[Batch]:
+    """Batches for `steps` steps.
+
+    Args:
+        rows: Rows by dataset.
+        streams: The streams; a stream's share of the steps is its weight over the sum of weights.
+        steps: How many batches.
+        seed: Decides everything.
+
+    Raises:
+        TrainingDataError: A stream finds no data, or not enough for a batch.
+    """
+    rng = random.Random(seed)
+    sources = [_source(number, stream, rows, random.Random(rng.random())) for number, stream in enumerate(streams)]
+    weights = [stream.weight for stream in streams]
+    order = _interleave(weights, steps, rng)
+    return [sources[number]() for number in order]
+
+
+def _interleave(weights: Sequence[float], steps: int, rng: random.Random) -> list[int]:
+    """Stream of each step: shares as exact as whole steps allow, in random order."""
+    total = sum(weights)
+    counts = [int(steps * weight / total) for weight in weights]
+    by_rest = sorted(range(len(weights)), key=lambda i: counts[i] - steps * weights[i] / total)
+    for number in by_rest[: steps - sum(counts)]:
+        counts[number] += 1
+    order = [number for number, count in enumerate(counts) for _ in range(count)]
+    rng.shuffle(order)
+    return order
+
+
+def _source(
+    number: int, stream: Stream, rows: Mapping[str, Sequence[Row]], rng: random.Random
+) -> Callable[[], Batch]:
+    wanted = {
+        Objective.RETRIEVAL: RetrievalRow, Objective.BITEXT: BitextRow, Objective.PARAPHRASE: ParaphraseRow,
+        Objective.NLI: NliRow, Objective.STS: StsRow, Objective.CLASSIFICATION: LabelledRow,
+    }.get(stream.objective)  # fmt: skip
+    chosen = {
+        name: [row for row in members if wanted is None or isinstance(row, wanted)]
+        for name, members in rows.items()
+        if any(fnmatch(name, pattern) for pattern in stream.datasets)
+    }
+    chosen = {name: members for name, members in chosen.items() if members}
+    if not chosen:
+        known = ", ".join(sorted(rows)) or "none"
+        raise TrainingDataError(
+            f"stream {number + 1} ({stream.objective}): no rows for datasets {', '.join(stream.datasets)}. "
+            f"Datasets read: {known}."
+        )
+    match stream.objective:
+        case Objective.STS:
+            return lambda: _draw_scored(number, stream, chosen, rng)
+        case Objective.CLASSIFICATION:
+            return lambda: _draw_labelled(number, stream, chosen, rng)
+        case Objective.NEUTRAL:
+            return NeutralSource(number, stream, chosen, rng)
+        case _:
+            pools = {name: Pool(build_items(members)) for name, members in chosen.items()}
+            pools = {name: pool for name, pool in pools.items() if pool.by_lang}
+            _check_size(number, stream, pools)
+            return lambda: _draw_pairs(number, stream, pools, rng)
+
+
+def _check_size(number: int, stream: Stream, pools: Mapping[str, Pool]) -> None:
+    largest = max((len(pool.items) for pool in pools.values()), default=0)
+    if largest < 2:
+        raise TrainingDataError(
+            f"stream {number + 1} ({stream.objective}): in-batch negatives need two documents; the data has {largest}."
+        )
+    if stream.negatives >= largest:
+        raise TrainingDataError(
+            f"stream {number + 1} ({stream.objective}): {stream.negatives} negatives a query asked for, but the "
+            f"largest dataset has {largest} documents; lower `negatives` or bring more data."
+        )
+
+
+def _draw(sizes: Mapping[str, int], temperature: float, rng: random.Random) -> str:
+    names = sorted(sizes)
+    return rng.choices(names, [sizes[name] ** (1 / temperature) for name in names])[0]
+
+
+def _draw_langs(sizes: Mapping[str, int], count: int, temperature: float, rng: random.Random) -> list[str]:
+    left = dict(sizes)
+    drawn: list[str] = []
+    while left and len(drawn) < count:
+        drawn.append(_draw(left, temperature, rng))
+        del left[drawn[-1]]
+    return drawn
+
+
+def _draw_pairs(number: int, stream: Stream, pools: Mapping[str, Pool], rng: random.Random) -> Batch:
+    pool = pools[_draw({name: len(pool.items) for name, pool in pools.items()}, stream.temperature, rng)]
+    langs = _draw_langs({lang: len(at) for lang, at in pool.by_lang.items()}, stream.languages, stream.temperature, rng)
+    rows: list[tuple[str, ...]] = []
+    pairs: list[tuple[str, str]] = []
+    families: set[str] = set()
+    texts: set[str] = set()
+    for _ in range(TRIES * stream.batch_size):
+        if len(rows) == stream.batch_size:
+            break
+        item = pool.items[rng.choice(pool.by_lang[rng.choice(langs)])]
+        if item.family in families:
+            continue
+        query, document = _choose(item, langs, stream.cross_lingual, rng)
+        if query is None or document is None or {query.text, document.text} & texts:
+            continue
+        families.add(item.family)
+        texts.update((query.text, document.text))
+        given = [negative for negative in item.negatives.get(query.text, ()) if negative not in texts]
+        rng.shuffle(given)
+        rows.append((query.text, document.text, *given[: _wanted_negatives(stream)]))
+        pairs.append((query.lang, document.lang))
+    negatives = min(_wanted_negatives(stream), max((len(row) for row in rows), default=2) - 2)
+    filled = [_fill(row, negatives, item_langs[0], pool, families, rng) for row, item_langs in zip(rows, pairs, strict=True)]
+    columns = ("anchor", "positive", *(f"negative_{i + 1}" for i in range(negatives)))
+    return Batch(number, columns, tuple(filled), tuple(pairs))
+
+
+def _wanted_negatives(stream: Stream) -> int:
+    return 1 if stream.objective is Objective.NLI else stream.negatives
+
+
+def _fill(
+    row: tuple[str, ...], negatives: int, lang: str, pool: Pool, families: set[str], rng: random.Random
+) -> tuple[str, ...]:
+    """The row with as many negatives as the batch's other rows: the missing ones at random, in the query's language."""
+    missing = 2 + negatives - len(row)
+    places = pool.by_lang[lang]
+    found: list[str] = []
+    for _ in range(TRIES * max(missing, 0)):
+        item = pool.items[rng.choice(places)]
+        documents = [document.text for document in item.documents if document.lang == lang]
+        if len(found) < missing and item.family not in families and documents:
+            found.append(rng.choice(documents))
+    while len(found) < missing:  # a pool as small as the batch: repeat one that the batch holds as a negative already
+        found.append(row[2] if len(row) > 2 else _any_other(pool, row[1], rng))
+    return (*row, *found)
+
+
+def _any_other(pool: Pool, positive: str, rng: random.Random) -> str:
+    owner = next(item.family for item in pool.items if any(document.text == positive for document in item.documents))
+    others = [item for item in pool.items if item.family != owner]
+    return rng.choice(rng.choice(others).documents).text
+
+
+def _choose(
+    item: Item, langs: Sequence[str], cross_lingual: float, rng: random.Random
+) -> tuple[Text | None, Text | None]:
+    """A query and a document of the item, in two languages or in one, as the share of cross-lingual pairs asks."""
+    queries = [query for query in item.queries if query.lang in langs]
+    if not queries:
+        return None, None
+    query = rng.choice(queries)
+    others = [document for document in item.documents if document.text != query.text]
+    same = [document for document in others if document.lang == query.lang]
+    cross = [document for document in others if document.lang != query.lang and document.lang in langs]
+    cross = cross or [document for document in others if document.lang != query.lang]
+    prefer_cross = rng.random() < cross_lingual
+    first, second = (cross, same) if prefer_cross else (same, cross)
+    documents = first or second
+    return query, rng.choice(documents) if documents else None
+
+
+def _draw_scored(
+    number: int, stream: Stream, rows: Mapping[str, Sequence[Row]], rng: random.Random
+) -> Batch:
+    name = _draw({name: len(members) for name, members in rows.items()}, stream.temperature, rng)
+    drawn = rng.sample(rows[name], min(stream.batch_size, len(rows[name])))
+    scored = [row for row in drawn if isinstance(row, StsRow)]
+    return Batch(
+        number, ("sentence1", "sentence2", "score"),
+        tuple((row.text_a, row.text_b, row.score / 5) for row in scored), tuple(row.langs for row in scored),
+    )  # fmt: skip
+
+
+def _draw_labelled(
+    number: int, stream: Stream, rows: Mapping[str, Sequence[Row]], rng: random.Random
+) -> Batch:
+    """Texts of one dataset, at least two of each of at least two labels: a label's texts are each other's positives."""
+    by_label: dict[str, list[LabelledRow]] = defaultdict(list)
+    name = _draw({name: len(members) for name, members in rows.items()}, stream.temperature, rng)
+    for row in rows[name]:
+        if isinstance(row, LabelledRow):
+            by_label[row.label].append(row)
+    labels = sorted(label for label, members in by_label.items() if len(members) > 1)
+    if len(labels) < 2:
+        raise TrainingDataError(f"dataset {name!r}: two labels with two texts each are needed; it has {len(labels)}.")
+    chosen = rng.sample(labels, min(len(labels), stream.batch_size // 2))
+    share = stream.batch_size // len(chosen)
+    drawn = [row for label in chosen for row in rng.sample(by_label[label], min(share, len(by_label[label])))]
+    numbers = {label: i for i, label in enumerate(chosen)}
+    return Batch(
+        number, ("text", "label"), tuple((row.text, numbers[row.label]) for row in drawn),
+        tuple((row.lang, row.lang) for row in drawn),
+    )  # fmt: skip
+
+
+class NeutralSource:
+    """Plain texts with their languages, as queries and as documents, for self-distillation."""
+
+    def __init__(self, number: int, stream: Stream, rows: Mapping[str, Sequence[Row]], rng: random.Random) -> None:
+        self.number, self.stream, self.rng = number, stream, rng
+        self.texts: dict[str, dict[bool, list[str]]] = defaultdict(lambda: {False: [], True: []})
+        for members in rows.values():
+            for row in members:
+                for lang, text, is_query in _plain_texts(row):
+                    self.texts[lang][is_query].append(text)
+        self.sizes = {lang: sum(map(len, kinds.values())) for lang, kinds in self.texts.items()}
+
+    def __call__(self) -> Batch:
+        """A batch over many languages."""
+        is_query = self.rng.random() < 0.5
+        langs = [lang for lang in self.texts if self.texts[lang][is_query]]
+        drawn = [_draw({lang: self.sizes[lang] for lang in langs}, self.stream.temperature, self.rng)
+                 for _ in range(self.stream.batch_size)]  # fmt: skip
+        kind = "query" if is_query else "document"
+        rows = tuple((self.rng.choice(self.texts[lang][is_query]), kind) for lang in drawn)
+        return Batch(self.number, ("text", "kind"), rows, tuple((lang, lang) for lang in drawn))
+
+
+def _plain_texts(row: Row) -> Iterable[tuple[str, str, bool]]:
+    match row:
+        case RetrievalRow():
+            yield row.lang_query, row.query, True
+            yield row.lang_doc, row.positive, False
+        case BitextRow():
+            for lang, text in zip(row.langs, row.texts, strict=True):
+                yield lang, text, True

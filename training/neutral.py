@@ -1,0 +1,67 @@
+"""The language-neutral teacher: the base encoder's own vectors without their language's mean.
+
+An encoder's vectors hold the language of a text as an offset. Without it, a text's neighbours are what it means, in any
+language. Trained towards such vectors on plain text, an encoder loses the offset for good: at query time no language has
+to be detected and no map applied.
+
+Source: Yang et al., 2021, "A Simple and Effective Method To Eliminate the Self Language Bias in Multilingual
+Representations", EMNLP (removal after the fact; here it is distilled into the weights).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from search.encoder import Encoder
+from training.mixture import Batch
+
+Vectors = npt.NDArray[np.float32]
+SHRINKAGE = 30.0
+"""Texts that the mean of all languages weighs in each language's mean."""
+
+
+def neutral_texts(batches: Iterable[Batch]) -> list[tuple[str, str, str]]:
+    """Distinct (text, kind, language) of the neutral batches, in order; kind is `query` or `document`."""
+    found = {
+        (str(row[0]), str(row[1]), langs[0]): None
+        for batch in batches
+        if batch.columns == ("text", "kind")
+        for row, langs in zip(batch.rows, batch.langs, strict=True)
+    }
+    return list(found)
+
+
+def build_teacher(texts: Sequence[tuple[str, str, str]], encoder: Encoder) -> dict[tuple[str, str], Vectors]:
+    """Teacher vectors (D,) float32, unit length, by (text, kind).
+
+    Means are of each language and kind, drawn towards the mean of all where a language has few texts; so are
+    vectors of queries and documents centred alike.
+    """
+    teacher: dict[tuple[str, str], Vectors] = {}
+    for kind, encode in (("query", encoder.encode_queries), ("document", encoder.encode_documents)):
+        chosen = [(text, lang) for text, its_kind, lang in texts if its_kind == kind]
+        if chosen:
+            vectors = encode([text for text, _ in chosen])
+            centred = remove_language_means(vectors, [lang for _, lang in chosen])
+            teacher.update({(text, kind): row for (text, _), row in zip(chosen, centred, strict=True)})
+    return teacher
+
+
+def remove_language_means(vectors: Vectors, langs: Sequence[str]) -> Vectors:
+    """Vectors (N, D) without the mean of their language, unit length.
+
+    Worked: two languages with means (1, 0) and (0, 1) over many texts: (1, 0.1) of the first becomes (0, 1).
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for place, lang in enumerate(langs):
+        members[lang].append(place)
+    overall = vectors.mean(axis=0)
+    centred = np.empty_like(vectors)
+    for places in members.values():
+        mean = (vectors[places].sum(axis=0) + SHRINKAGE * overall) / (len(places) + SHRINKAGE)
+        centred[places] = vectors[places] - mean
+    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)

@@ -1,0 +1,165 @@
+"""A recipe, run from its data to a folder that holds everything about the run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.errors import TrainingError
+from training.mixture import Batch, plan_batches
+from training.neutral import build_teacher, neutral_texts
+from training.prepare import Prepared, build_evaluator, prepare
+from training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+RECIPE_FILE = "recipe.toml"
+RUN_FILE = "run.json"
+PACKAGES = ("torch", "sentence-transformers", "transformers", "peft", "datasets", "accelerate", "numpy")
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run reads and writes.
+
+    Attributes:
+        data: Folder of the recipe's files.
+        out: Folder of the run.
+        encoders: Folder of converted and downloaded encoders.
+        held_out: Folder of evaluation sets whose texts are not trained on.
+        resume: Go on from the folder's last checkpoint.
+        device: `cpu`, `cuda`, ...; none: the GPU where there is one.
+        threads: CPU threads; none: all cores.
+        backend: Backend of the encoder that makes the teacher's vectors.
+        adapter: Folder of an adapter to start from.
+    """
+
+    data: Path
+    out: Path
+    encoders: Path
+    held_out: Path | None = None
+    resume: bool = False
+    device: str | None = None
+    threads: int | None = None
+    backend: str = "auto"
+    adapter: Path | None = None
+
+
+def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, progress: Any = None) -> Path:
+    """Train as the recipe says; the adapter (or the whole model) is in `adapter/` of the run folder.
+
+    Raises:
+        TrainingError: The folder holds another run, or training had to stop.
+        TrainingDataError: The data is missing or bad.
+    """
+    import torch
+
+    from training.model import add_adapter, count_parameters, load_base
+    from training.run import lay_out, train
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(recipe.seed)
+    _open_folder(recipe, options)
+    prepared = prepare(recipe.data, options.data, held_out=options.held_out, seed=recipe.seed)
+    report(f"{sum(map(len, prepared.rows.values())):,} rows in {len(prepared.statistics.languages)} languages")
+    batches = plan_batches(prepared.rows, recipe.streams, steps=recipe.training.steps, seed=recipe.seed)
+    teacher = _teacher(batches, recipe, options, report)
+    model = load_base(recipe, options.encoders, device=options.device)
+    add_adapter(model, recipe.lora)
+    if options.adapter:
+        load_adapter_weights(model, options.adapter)
+    total, trained = count_parameters(model)
+    report(f"{total:,} parameters, {trained:,} trained; {len(batches)} steps")
+    _write_run_file(recipe, options, prepared, batches, (total, trained))
+    evaluator = build_evaluator(prepared.dev, recipe) if recipe.training.evaluate_every else None
+    train(
+        model, lay_out(batches, recipe, teacher), recipe, options.out, evaluator=evaluator, resume=options.resume,
+        progress=progress,
+    )  # fmt: skip
+    save_trained(model, options.out / "adapter")
+    return options.out
+
+
+def save_trained(model: SentenceTransformer, folder: Path) -> None:
+    """The adapter alone where the model has one, else the whole model."""
+    if getattr(model[0].auto_model, "peft_config", None) or hasattr(model[0].auto_model, "_hf_peft_config_loaded"):
+        model[0].auto_model.save_pretrained(str(folder))
+    else:
+        model.save_pretrained(str(folder))
+
+
+def load_adapter_weights(model: SentenceTransformer, folder: Path) -> None:
+    """Start from an adapter of the same shape.
+
+    Raises:
+        TrainingError: It has another shape.
+    """
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    state = load_file(str(folder / "adapter_model.safetensors"))
+    result = set_peft_model_state_dict(model[0].auto_model, state)
+    if result.unexpected_keys:
+        raise TrainingError(f"{folder}: an adapter of another shape ({result.unexpected_keys[0]} is not in this model).")
+
+
+def _open_folder(recipe: Recipe, options: RunOptions) -> None:
+    import tomli_w
+
+    from training.run import last_checkpoint
+
+    kept = options.out / RECIPE_FILE
+    resolved = tomli_w.dumps(json.loads(recipe.model_dump_json(exclude_none=True)))
+    if options.resume and kept.is_file() and kept.read_text("utf-8") != resolved:
+        raise TrainingError(f"{options.out} was made by another recipe ({kept}); resume with that file, or take a new --out.")
+    if not options.resume and last_checkpoint(options.out / "checkpoints"):
+        raise TrainingError(f"{options.out} holds a run with checkpoints; add --resume to go on, or take a new --out.")
+    options.out.mkdir(parents=True, exist_ok=True)
+    kept.write_text(resolved, "utf-8")
+
+
+def _teacher(batches: list[Batch], recipe: Recipe, options: RunOptions, report: Report) -> Mapping[tuple[str, str], Any]:
+    """The neutral streams' teacher vectors, kept in the run folder so that a resumed run need not compute them again."""
+    import numpy as np
+
+    texts = neutral_texts(batches)
+    if not texts:
+        return {}
+    from search.encoder import load_encoder
+
+    kept = options.out / "teacher.npy"
+    keys = [(text, kind) for text, kind, _ in texts]
+    if options.resume and kept.is_file() and len(vectors := np.load(kept)) == len(keys):
+        return dict(zip(keys, vectors, strict=True))
+    report(f"teacher's vectors of {len(texts):,} texts ...")
+    encoder = load_encoder(
+        recipe.base, backend=options.backend, device=options.device, threads=options.threads, cache_dir=options.encoders
+    )
+    teacher = build_teacher(texts, encoder)
+    np.save(kept, np.stack([teacher[key] for key in keys]))
+    return teacher
+
+
+def _write_run_file(
+    recipe: Recipe, options: RunOptions, prepared: Prepared, batches: list[Batch], parameters: tuple[int, int]
+) -> None:
+    record = {
+        "recipe": recipe.name, "base": recipe.base, "seed": recipe.seed, "steps": len(batches),
+        "parameters": parameters[0], "trained_parameters": parameters[1],
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(), "machine": platform.machine(),
+        "data": {
+            "fingerprint": prepared.fingerprint, "cleaning": prepared.cleaning.as_dict(),
+            "held_out": options.held_out is not None, "dev_rows": len(prepared.dev),
+            "skipped": dict(prepared.skipped), **prepared.statistics.as_dict(),
+        },
+    }  # fmt: skip
+    (options.out / RUN_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False), "utf-8")

@@ -1,0 +1,201 @@
+"""Recipes: what to train, on what, and how, as TOML files."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from enum import StrEnum
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from search.errors import RecipeError
+from training.data.schema import Task
+
+Share = Annotated[float, Field(ge=0, le=1)]
+ALL_LINEAR = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Objective(StrEnum):
+    """What a stream of batches teaches."""
+
+    RETRIEVAL = "retrieval"
+    BITEXT = "bitext"
+    PARAPHRASE = "paraphrase"
+    NLI = "nli"
+    STS = "sts"
+    CLASSIFICATION = "classification"
+    NEUTRAL = "neutral"
+    """Language-neutral self-distillation: the base's own vectors without their language's mean."""
+
+
+class HubData(_Section):
+    """A dataset of the hub."""
+
+    name: str
+    task: Task
+    config: str | None = None
+    split: str = "train"
+    columns: dict[str, str] = {}
+    defaults: dict[str, Any] = {}
+    limit: int = Field(default=0, ge=0)
+
+
+class Data(_Section):
+    """Where the rows come from."""
+
+    files: tuple[str, ...] = ("*.jsonl", "*.jsonl.gz")
+    exclude: tuple[str, ...] = ()
+    hub: tuple[HubData, ...] = ()
+    languages: tuple[str, ...] = ()
+    limit: int = Field(default=0, ge=0, description="rows per file and language, by hash; 0: all")
+    dev_share: Share = 0.02
+    skip_bad_rows: bool = False
+
+
+class Stream(_Section):
+    """Batches of one task, with their loss.
+
+    `weight` is the share of the steps. Datasets are drawn in proportion to size ** (1 / temperature), languages within
+    them likewise. `cross_lingual` is the share of pairs whose two texts are in different languages where the data has
+    both; `languages` how many languages meet in one batch: few, so that every query sees wrong documents in its own.
+    """
+
+    objective: Objective
+    datasets: tuple[str, ...] = ("*",)
+    weight: float = Field(default=1.0, gt=0)
+    batch_size: int = Field(default=48, ge=2)
+    temperature: float = Field(default=2.0, ge=1)
+    cross_lingual: Share = 0.5
+    languages: int = Field(default=4, ge=1)
+    negatives: int = Field(default=0, ge=0)
+    similarity_temperature: float = Field(default=0.02, gt=0)
+
+
+class Lora(_Section):
+    """Low-rank adapters; rank 0 trains all weights but the embeddings."""
+
+    rank: int = Field(default=16, ge=0)
+    alpha: float = Field(default=32.0, gt=0)
+    dropout: Share = 0.0
+    targets: tuple[str, ...] = ALL_LINEAR
+    from_layer: int = Field(default=0, ge=0, description="adapters in this layer and above")
+
+
+class Training(_Section):
+    """How the steps are made."""
+
+    steps: int = Field(default=1000, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    warmup_share: Share = 0.05
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "cosine"
+    max_tokens: int = Field(default=128, ge=8, le=8192)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    dropout: Share = 0.0
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    matryoshka: tuple[int, ...] = ()
+    mini_batch: int = Field(default=0, ge=0, description="GradCache: texts encoded at a time; 0: the whole batch")
+    gradient_checkpointing: bool = False
+    checkpoint_every: int = Field(default=100, ge=1)
+    keep_checkpoints: int = Field(default=3, ge=1)
+    evaluate_every: int = Field(default=0, ge=0, description="steps between dev evaluations; 0: none")
+    patience: int = Field(default=0, ge=0, description="evaluations without gain before stopping; 0: never")
+    dev_queries: int = Field(default=200, ge=1)
+
+
+class Recipe(_Section):
+    """A whole run."""
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    description: str = ""
+    base: str = "multilingual-e5-small"
+    seed: int = 7
+    query_prompt: str = "query: "
+    document_prompt: str = "passage: "
+    data: Data = Data()
+    streams: tuple[Stream, ...] = Field(min_length=1)
+    lora: Lora = Lora()
+    training: Training = Training()
+
+    @model_validator(mode="after")
+    def _dimensions(self) -> Recipe:
+        dims = self.training.matryoshka
+        if dims and list(dims) != sorted(set(dims), reverse=True):
+            raise ValueError(f"training.matryoshka must fall, without repeats: {list(dims)}")
+        return self
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(item.name[:-5] for item in files("training.recipes").iterdir() if item.name.endswith(".toml"))
+
+
+def load_recipe(name_or_path: str, *, overrides: dict[str, Any] | None = None) -> Recipe:
+    """A recipe by name or path, checked.
+
+    Args:
+        name_or_path: A recipe of the package (`list_recipes`) or a TOML file.
+        overrides: Values by dotted key (`{"training.steps": 200}`) that replace the file's.
+
+    Raises:
+        RecipeError: It is not found, not TOML, or has unknown keys or values that do not fit.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        known = list_recipes()
+        if name_or_path not in known:
+            near = difflib.get_close_matches(name_or_path, known, n=1, cutoff=0.3)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise RecipeError(f"no recipe {name_or_path!r}.{hint} Known: {', '.join(known)}; or give a .toml file.")
+        text = (files("training.recipes") / f"{name_or_path}.toml").read_text("utf-8")
+    else:
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RecipeError(f"{path}: the recipe cannot be read ({error}).") from error
+    return parse_recipe(text, name_or_path, overrides=overrides)
+
+
+def parse_recipe(text: str, place: str, *, overrides: dict[str, Any] | None = None) -> Recipe:
+    """A recipe from TOML.
+
+    Raises:
+        RecipeError: As `load_recipe`.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{place}: not TOML ({error}).") from error
+    for key, value in (overrides or {}).items():
+        _set(raw, key.split("."), value)
+    try:
+        return Recipe.model_validate(raw)
+    except ValidationError as error:
+        problems = "; ".join(_explain(problem) for problem in error.errors()[:5])
+        raise RecipeError(f"{place}: {problems}") from error
+
+
+def _set(raw: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        raw = raw.setdefault(key, {})
+    raw[keys[-1]] = value
+
+
+def _explain(problem: Any) -> str:
+    place = ".".join(map(str, problem["loc"]))
+    if problem["type"] != "extra_forbidden":
+        return f"{place}: {problem['msg']} (it is {problem['input']!r})"
+    section: Any = Recipe
+    for key in problem["loc"][:-1]:
+        if isinstance(key, str):
+            section = {"data": Data, "streams": Stream, "lora": Lora, "training": Training, "hub": HubData}[key]
+    known = sorted(section.model_fields)
+    near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+    return f"{place}: unknown key" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")

@@ -1,0 +1,267 @@
+"""One training run: data, batches, losses, steps, and everything needed to repeat or resume it.
+
+A run is a folder: `recipe.toml` (resolved), `run.json` (seed, versions, data), `metrics.jsonl`, `checkpoints/`,
+`encoder/` (made by `training.export`). Steps are those of sentence-transformers' trainer; what is ours is which rows meet
+in a batch (`training.mixture`) and the language-neutral teacher (`training.neutral`).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.errors import TrainingError
+from training.losses import build_loss
+from training.mixture import Batch
+from training.recipe import Objective, Recipe, Stream
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+DEV_METRIC = "eval_dev_cosine_map@100"
+
+
+@dataclass(frozen=True)
+class PlannedData:
+    """Batches as datasets of equal columns, with the order in which they are seen.
+
+    Attributes:
+        datasets: Rows of the batches, one dataset per stream and set of columns.
+        order: (dataset, first row, last row + 1) of each step.
+        streams: Stream of each dataset.
+        prompts: Prompt of each column, by dataset.
+    """
+
+    datasets: DatasetDict
+    order: tuple[tuple[str, int, int], ...]
+    streams: Mapping[str, Stream]
+    prompts: Mapping[str, dict[str, str]]
+
+
+def lay_out(batches: Sequence[Batch], recipe: Recipe, teacher: Mapping[tuple[str, str], Any] | None) -> PlannedData:
+    """Batches as the trainer takes them.
+
+    Args:
+        batches: Planned batches.
+        recipe: Gives streams and prompts.
+        teacher: Vector (D,) of each (text, kind) of the neutral streams.
+    """
+    from datasets import Dataset, DatasetDict
+
+    columns: dict[str, dict[str, list[Any]]] = {}
+    order: list[tuple[str, int, int]] = []
+    streams: dict[str, Stream] = {}
+    prompts: dict[str, dict[str, str]] = {}
+    for batch in batches:
+        stream = recipe.streams[batch.stream]
+        names, rows, prompt = _columns(batch, stream, recipe, teacher)
+        key = f"{batch.stream}-{stream.objective}-{'-'.join(names[2:]) or 'pair'}{'-' + prompt[1] if prompt[1] else ''}"
+        table = columns.setdefault(key, {name: [] for name in names})
+        start = len(table[names[0]])
+        for name, values in zip(names, zip(*rows, strict=True), strict=True):
+            table[name].extend(values)
+        order.append((key, start, start + len(rows)))
+        streams[key], prompts[key] = stream, prompt[0]
+    return PlannedData(
+        DatasetDict({key: Dataset.from_dict(table) for key, table in columns.items()}), tuple(order), streams, prompts
+    )
+
+
+def _columns(
+    batch: Batch, stream: Stream, recipe: Recipe, teacher: Mapping[tuple[str, str], Any] | None
+) -> tuple[tuple[str, ...], Sequence[tuple[Any, ...]], tuple[dict[str, str], str]]:
+    query, document = recipe.query_prompt, recipe.document_prompt
+    match stream.objective:
+        case Objective.NEUTRAL:
+            kind = str(batch.rows[0][1])
+            rows = [(text, (teacher or {})[str(text), kind]) for text, _ in batch.rows]
+            return ("text", "label"), rows, ({"text": query if kind == "query" else document}, kind)
+        case Objective.RETRIEVAL:
+            texts = {name: document for name in batch.columns} | {"anchor": query}
+            return batch.columns, batch.rows, (texts, "")
+        case _:
+            return batch.columns, batch.rows, ({name: query for name in batch.columns}, "")
+
+
+def train(
+    model: SentenceTransformer, data: PlannedData, recipe: Recipe, folder: Path, *,
+    evaluator: Any = None, resume: bool = False, progress: Callable[[Mapping[str, Any]], None] | None = None,
+) -> None:  # fmt: skip
+    """Make the steps; the model is changed in place.
+
+    Args:
+        model: Model, with its adapter where the recipe asks for one.
+        data: Planned batches.
+        recipe: How to train.
+        folder: Where checkpoints and metrics go.
+        evaluator: Evaluator on the dev split, where `evaluate_every` asks for it.
+        resume: Go on from the last whole checkpoint in the folder.
+        progress: Called with each line of metrics.
+
+    Raises:
+        TrainingError: The loss is not finite, memory or disk ran out; checkpoints are kept.
+    """
+    import torch
+
+    trainer = _build_trainer(model, data, recipe, folder, evaluator, progress)
+    checkpoint = last_checkpoint(folder / CHECKPOINTS) if resume else None
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise TrainingError(
+            f"out of memory after step {trainer.state.global_step}. Lower `batch_size` or `max_tokens`, or set "
+            f"`training.mini_batch` (GradCache), then run again with --resume. ({str(error).splitlines()[0]})"
+        ) from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise TrainingError(
+            f"no space left for a checkpoint in {folder} after step {trainer.state.global_step}. Free some space, then "
+            "run again with --resume."
+        ) from error
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; half-written ones are passed over."""
+    found = sorted(
+        (path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()),
+        key=lambda path: int(path.name.rpartition("-")[2]),
+    )
+    for path in reversed(found):
+        try:
+            state = json.loads((path / "trainer_state.json").read_text("utf-8"))
+        except ValueError:
+            continue
+        if "global_step" in state and (path / "optimizer.pt").is_file():
+            return path
+    return None
+
+
+def is_bfloat16(precision: str) -> bool:
+    """Whether to compute in bfloat16: where asked, or by itself on GPUs and CPUs that have it in hardware."""
+    import torch
+
+    if precision != "auto":
+        return precision == "bfloat16"
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.cpu._is_amx_tile_supported())  # type: ignore[no-untyped-call]
+
+
+def _build_trainer(
+    model: SentenceTransformer, data: PlannedData, recipe: Recipe, folder: Path, evaluator: Any, progress: Any
+) -> SentenceTransformerTrainer:
+    from transformers import EarlyStoppingCallback
+
+    callbacks: list[Any] = [_metrics_callback(folder / METRICS, progress)]
+    if recipe.training.patience and evaluator:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=recipe.training.patience))
+    return _trainer_class(data.order)(
+        model=model,
+        args=_arguments(recipe, folder, data, evaluator, model.device.type),
+        train_dataset=data.datasets,
+        loss={key: build_loss(model, stream, recipe.training) for key, stream in data.streams.items()},
+        evaluator=evaluator,
+        callbacks=callbacks,
+    )
+
+
+def _arguments(recipe: Recipe, folder: Path, data: PlannedData, evaluator: Any, model_device: str) -> Any:
+    from sentence_transformers import SentenceTransformerTrainingArguments
+
+    options = recipe.training
+    evaluates = evaluator is not None and options.evaluate_every > 0
+    return SentenceTransformerTrainingArguments(
+        output_dir=str(folder / CHECKPOINTS),
+        max_steps=len(data.order),
+        num_train_epochs=1,
+        learning_rate=options.learning_rate,
+        warmup_steps=math.ceil(options.warmup_share * len(data.order)),
+        lr_scheduler_type=options.schedule,
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_gradient_norm,
+        use_cpu=model_device == "cpu",
+        bf16=is_bfloat16(options.precision),
+        gradient_checkpointing=options.gradient_checkpointing,
+        prompts=dict(data.prompts),
+        per_device_train_batch_size=max(stream.batch_size for stream in recipe.streams),
+        seed=recipe.seed,
+        logging_steps=5,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=options.checkpoint_every,
+        save_total_limit=options.keep_checkpoints,
+        eval_strategy="steps" if evaluates else "no",
+        eval_steps=options.evaluate_every or None,
+        load_best_model_at_end=evaluates and options.checkpoint_every % options.evaluate_every == 0,
+        metric_for_best_model=DEV_METRIC if evaluates else None,
+        dataloader_pin_memory=False,
+        report_to=[],
+        disable_tqdm=True,
+    )
+
+
+def _trainer_class(order: Sequence[tuple[str, int, int]]) -> type[SentenceTransformerTrainer]:
+    import torch
+    from sentence_transformers import SentenceTransformerTrainer
+    from sentence_transformers.base.sampler import MultiDatasetDefaultBatchSampler
+
+    class PlannedOrder(MultiDatasetDefaultBatchSampler):
+        """The batches as planned, in order; `names` are the datasets', in the order of their concatenation."""
+
+        names: Sequence[str] = ()
+
+        def __iter__(self) -> Iterator[list[int]]:
+            offsets = dict(zip(self.names, [0, *self.dataset.cumulative_sizes], strict=False))
+            for key, start, stop in order:
+                yield list(range(offsets[key] + start, offsets[key] + stop))
+
+        def __len__(self) -> int:
+            return len(order)
+
+    class CheckedTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
+        """Takes the batches as planned; stops at the first loss that is not a number, while the weights are good."""
+
+        def get_multi_dataset_batch_sampler(self, dataset: Any, batch_samplers: Any, **kwargs: Any) -> Any:
+            sampler = PlannedOrder(dataset, batch_samplers, **kwargs)
+            sampler.names = list(self.train_dataset)
+            return sampler
+
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            name = inputs.get("dataset_name", "")
+            result = super().compute_loss(model, inputs, *args, **kwargs)
+            loss = result[0] if isinstance(result, tuple) else result
+            if not torch.isfinite(loss).all():
+                raise TrainingError(
+                    f"the loss is {float(loss)} at step {self.state.global_step + 1} (stream {name}). Lower "
+                    "`training.learning_rate` or raise `similarity_temperature`; --resume goes on from the last "
+                    "checkpoint."
+                )
+            return result
+
+    return CheckedTrainer
+
+
+def _metrics_callback(path: Path, progress: Callable[[Mapping[str, Any]], None] | None) -> Any:
+    from transformers import TrainerCallback
+
+    class MetricsCallback(TrainerCallback):
+        """Each line of the trainer's log as a line of JSON."""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            record = {"step": state.global_step, "of": state.max_steps, **(logs or {})}
+            if state.is_world_process_zero:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(record) + "\n")
+                if progress:
+                    progress(record)
+
+    return MetricsCallback()

@@ -1,0 +1,1 @@
+"""Queries made for documents that have none."""
