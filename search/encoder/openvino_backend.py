@@ -34,7 +34,11 @@ class OpenVinoBackend:
         core = import_openvino().Core()
         native_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.precision = "bf16" if name == "openvino" and native_bf16 else "f32"
-        options: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": self.precision}
+        options: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": self.precision,
+            "ENABLE_CPU_PINNING": False,  # pinned, two processes of one thread share a core while another is idle
+        }
         if threads:
             options["INFERENCE_NUM_THREADS"] = threads
         try:
