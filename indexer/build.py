@@ -16,22 +16,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from indexer.chunking import ChunkOptions
+from indexer.chunking import ChunkOptions, passage_text
 from indexer.documents import Skipped
 from indexer.ledger import FileRow, Ledger
 from indexer.pipeline import Ingest, IngestOptions, Progress, Summary, count_unchanged, remove_documents
+from indexer.roots import names_below
 from indexer.sources import iter_documents, iter_files
 from search.balance import LanguageMap, LanguageSums, fit_language_map, load_shipped_offsets
 from search.engine import check_encoder
 from search.errors import EncoderMismatchError, IndexNotFoundError, SourceError
 from search.files import allocated_bytes
 from search.index import LANGUAGE_MAP, LEDGER, SHARD, IndexFolder
+from search.lexical import LEXICAL_VERSION, document_vector
 from search.manifest import IndexManifest, now
 from search.opening import collection_name, open_index, read_server_metadata, server_metadata
-from search.records import UNDETERMINED, Point
+from search.records import UNDETERMINED, Point, SparseVector
 from search.settings import Settings, version
 from search.store.base import UPSERT_BATCH, VectorStore
 from search.store.server import ServerStore, collection_exists, connect, drop_collection, read_metadata, write_metadata
+from search.text import counted
 
 if TYPE_CHECKING:
     from search.encoder import Encoder
@@ -40,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 REFIT_GROWTH = 1.5
 """The language map is fitted again when the index has grown by this factor since the last time."""
+READ_BATCH = 4 * UPSERT_BATCH
+RELEASE_POINTS = 8 * READ_BATCH
+"""After reading so many points their pages are let go: some 15 KB each, since they come in the order of their ids."""
 
 
 @dataclass
@@ -82,9 +88,10 @@ class Status:
     def lines(self) -> Iterator[str]:
         """For people."""
         m = self.manifest
-        languages = ", ".join(f"{lang} {count}" for lang, count in sorted(m.languages.items(), key=lambda i: -i[1]))
+        languages = ", ".join(f"{lang} {chunks}" for lang, chunks in sorted(m.languages.items(), key=lambda i: -i[1]))
         yield f"index      {self.where} ({self.bytes / 1e6:.1f} MB), updated {m.updated}"
-        yield f"documents  {m.documents} in {m.chunks} chunks from {len(self.files)} files, {len(self.skipped)} skipped"
+        held = f"{m.documents} in {counted(m.chunks, 'chunk')} from {counted(len(self.files), 'file')}"
+        yield f"documents  {held}, {len(self.skipped)} skipped"
         yield f"languages  {languages or 'none'}"
         yield f"encoder    {m.encoder} ({m.encoder_fingerprint}), {m.dimension} dimensions"
         yield f"folders    {', '.join(self.roots) or 'none'}"
@@ -122,11 +129,10 @@ def ingest(
         if not fresh and (unchanged := _unchanged(corpus, settings, folder, encoder, options)):
             return unchanged
         with _workspace(settings, folder, encoder, fresh, str(corpus.resolve())) as space:
-            job = Ingest(
+            summary = Ingest(
                 store=space.store, ledger=space.ledger, encoder=encoder, detector=LanguageDetector(),
                 language_map=space.language_map, options=options, progress=progress,
-            )  # fmt: skip
-            summary = job.run(corpus)
+            ).run(corpus)  # fmt: skip
             manifest = _finish(space, encoder.name, encoder.fingerprint)
         if not settings.store:
             folder.publish(manifest)
@@ -150,6 +156,8 @@ def _unchanged(
         return None
     generation = folder.current()
     check_encoder(generation.manifest, encoder)
+    if generation.manifest.lexical_version != LEXICAL_VERSION:
+        return None
     with closing(Ledger(generation.path / LEDGER, read_only=True)) as ledger:
         return count_unchanged(corpus, ledger, options)
 
@@ -162,17 +170,19 @@ def dry_run(corpus: Path, options: IngestOptions, settings: Settings) -> Summary
         if isinstance(item, Skipped):
             summary.skipped.append(item)
             continue
-        row = known.pop(item.relative, None)
+        row = known.get(item.relative)
         if row and (row.size, row.mtime_ns, row.options) == (item.size, item.mtime_ns, options.fingerprint):
             summary.unchanged += 1
+            summary.empty = False
             continue
-        summary.read += 1
-        summary.bytes += item.size
+        before = summary.documents
         for document in iter_documents(item, options.read):
             if isinstance(document, Skipped):
                 summary.skipped.append(document)
             else:
                 summary.documents += 1
+        summary.count_read(item.relative, summary.documents - before)
+        summary.bytes += item.size
     return summary
 
 
@@ -182,10 +192,9 @@ def _known_files(corpus: Path, settings: Settings) -> dict[str, FileRow]:
         path = IndexFolder(settings.index_folder).current().path / LEDGER
     except IndexNotFoundError:
         return {}
-    root = str((corpus if corpus.is_dir() else corpus.parent).resolve())
     with closing(Ledger(path, read_only=True)) as ledger:
-        prefix = dict(ledger.roots()).get(root)
-        return {} if prefix is None else {row.source[len(prefix) :]: row for row in ledger.iter_files(prefix)}
+        names = names_below(corpus, ledger)
+        return {relative: row for relative, row in names.rows(ledger) if names.source(relative) == row.source}
 
 
 def size_of(corpus: Path) -> int:
@@ -273,6 +282,8 @@ def _open_building(folder: IndexFolder, encoder: Encoder | None, fresh: bool, co
         raise
     space = Workspace(path, store, ledger, language_map, manifest)
     space.replace_map = lambda new: _remap(space, new)
+    if not _words_are_current(ledger):
+        _remap(space, space.language_map)
     return space
 
 
@@ -294,7 +305,12 @@ def _open_server(settings: Settings, encoder: Encoder | None, fresh: bool) -> Wo
     ledger = Ledger(path)
     fitted = _load_or_fit_map(path.parent, ledger, encoder)
     store = ServerStore(client, name, int(ledger.meta("dimension") or 0))
-    return Workspace(path.parent, store, ledger, language_map or fitted, manifest)
+    space = Workspace(path.parent, store, ledger, language_map or fitted, manifest)
+    if not _words_are_current(ledger, manifest):
+        for batch in _batches(store):
+            store.upsert([replace(point, sparse=_words_of(point)) for point in batch])
+        ledger.set_meta("lexical_version", str(LEXICAL_VERSION))
+    return space
 
 
 def _server_ledger(settings: Settings) -> Path:
@@ -309,6 +325,7 @@ def _load_or_fit_map(path: Path, ledger: Ledger, encoder: Encoder | None) -> Lan
         offsets = load_shipped_offsets(encoder.fingerprint)
         first = fit_language_map(offsets, None) if offsets else LanguageMap.identity(encoder.dimension)
         first.save(path / LANGUAGE_MAP)
+        ledger.set_meta("lexical_version", str(LEXICAL_VERSION))
         ledger.set_meta("dimension", str(encoder.dimension))
         ledger.set_meta("encoder", encoder.name)
         ledger.set_meta("encoder_fingerprint", encoder.fingerprint)
@@ -342,6 +359,7 @@ def _finish(space: Workspace, encoder_name: str, fingerprint: str) -> IndexManif
         chunks=chunks,
         languages=dict(space.store.facet("lang", limit=1000)),
         chunks_at_fit=fitted_at,
+        lexical_version=LEXICAL_VERSION,
         created=space.manifest.created if space.manifest else moment,
         updated=moment,
         panlingua_version=version(),
@@ -351,9 +369,22 @@ def _finish(space: Workspace, encoder_name: str, fingerprint: str) -> IndexManif
     return manifest
 
 
+def _words_are_current(ledger: Ledger, manifest: IndexManifest | None = None) -> bool:
+    """Whether the words were cut as this version does; the manifest says it of a server, which others write to as well.
+
+    An index of another version gets its words cut anew, without an encoder, by the next job that writes to it.
+    """
+    versions = {int(ledger.meta("lexical_version") or 1), *([manifest.lexical_version] if manifest else [])}
+    return versions == {LEXICAL_VERSION}
+
+
+def _words_of(point: Point) -> SparseVector:
+    return document_vector(passage_text(point.chunk))
+
+
 def _language_sums(space: Workspace) -> LanguageSums:
     sums = LanguageSums(space.store.dimension)
-    for batch in _batches(space.store.iter_points(with_vectors=True)):
+    for batch in _batches(space.store):
         known = [point for point in batch if point.chunk.lang != UNDETERMINED]
         if known:
             vectors = space.language_map.unmap_documents(np.stack([point.dense for point in known]))
@@ -362,16 +393,21 @@ def _language_sums(space: Workspace) -> LanguageSums:
 
 
 def _remap(space: Workspace, new: LanguageMap) -> None:
-    """Rewrite the shard under another map, beside the old one, and swap; a kill leaves one or the other."""
+    """Rewrite the shard under another map, beside the old one, and swap; a kill leaves one or the other.
+
+    The words are cut again where another version cut them.
+    """
     from search.store.edge import EdgeStore
 
-    if new.fingerprint == space.language_map.fingerprint:
+    current = _words_are_current(space.ledger)
+    if new.fingerprint == space.language_map.fingerprint and current:
         return
     fresh = space.folder / "shard.new"
     target = EdgeStore(fresh, space.store.dimension)
-    for batch in _batches(space.store.iter_points(with_vectors=True)):
+    for batch in _batches(space.store):
         stored = new.map_documents(space.language_map.unmap_documents(np.stack([point.dense for point in batch])))
-        target.upsert([Point(p.chunk, dense, p.sparse) for p, dense in zip(batch, stored, strict=True)])
+        words = [point.sparse if current else _words_of(point) for point in batch]
+        target.upsert([Point(p.chunk, dense, w) for p, dense, w in zip(batch, stored, words, strict=True)])
     target.flush()
     target.close()
     new.save(space.folder / "language_map.new")
@@ -380,6 +416,7 @@ def _remap(space: Workspace, new: LanguageMap) -> None:
     _finish_remap(space.folder)
     space.store = EdgeStore(space.folder / SHARD, target.dimension)
     space.language_map = new
+    space.ledger.set_meta("lexical_version", str(LEXICAL_VERSION))
 
 
 def _finish_remap(path: Path) -> None:
@@ -396,12 +433,15 @@ def _finish_remap(path: Path) -> None:
     new_map.unlink(missing_ok=True)
 
 
-def _batches(points: Iterator[Point]) -> Iterator[list[Point]]:
+def _batches(store: VectorStore) -> Iterator[list[Point]]:
+    """All points with their vectors, in batches; memory for what was read is given back now and then."""
     batch: list[Point] = []
-    for point in points:
+    for number, point in enumerate(store.iter_points(with_vectors=True), 1):
         batch.append(point)
-        if len(batch) == 4 * UPSERT_BATCH:
+        if len(batch) == READ_BATCH:
             yield batch
             batch = []
+        if number % RELEASE_POINTS == 0:
+            store.release_memory()
     if batch:
         yield batch

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from indexer.console import describe, progress_bar
+from indexer.console import describe, progress_bar, warning_if_empty
 from search.console import emit, run, say
 from search.errors import SettingsError
 from search.settings import Settings, load_settings
+from search.text import counted
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Fill and keep an index of your documents.")
 
@@ -52,12 +53,14 @@ def ingest(
         summary = build.dry_run(corpus, options, load_settings(index=index, store=store))
     else:
         settings = load_settings(index=index, store=store, encoder=encoder)
-        with progress_bar(build.size_of(corpus), quiet=as_json) as progress:
+        with progress_bar(lambda: build.size_of(corpus), quiet=as_json) as progress:
             summary = build.ingest(corpus, settings, options=options, fresh=fresh, wait_s=wait, progress=progress)
     if as_json:
         emit(summary.as_json())
     else:
         print(describe(summary, dry_run=dry_run))
+    if warning := warning_if_empty(summary, corpus):
+        say(warning)
 
 
 @app.command()
@@ -85,9 +88,7 @@ def status(
 
 @app.command()
 def remove(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="ids of documents, files, or folders ending in /")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="ids of documents, files, or folders ending in /")] = None,
     everything: Annotated[bool, typer.Option("--all", help="remove every document")] = False,
     wait: Annotated[float, typer.Option(help="seconds to wait while another ingest holds the index")] = 0.0,
     index: IndexOption = None,
@@ -105,7 +106,7 @@ def remove(
         emit({"event": "removed", "documents": removed})
     else:
         say("the files are still there: the next ingest of their folder adds them again") if removed else None
-        print(f"{len(removed)} documents removed")
+        print(f"{counted(len(removed), 'document')} removed")
 
 
 def main() -> None:

@@ -6,13 +6,19 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from indexer.pipeline import Summary
+from indexer.sources.files import SUPPORTED
+from search.text import counted
 
 
 @contextmanager
-def progress_bar(total_bytes: int, *, quiet: bool) -> Iterator[Callable[[int, str], None]]:
-    """A bar with rate and time left on a terminal, nothing in a pipe; yields the pipeline's progress callback."""
+def progress_bar(total_bytes: Callable[[], int], *, quiet: bool) -> Iterator[Callable[[int, str], None]]:
+    """A bar with rate and time left on a terminal, nothing in a pipe; yields the pipeline's progress callback.
+
+    `total_bytes` walks the folder, so it is called only for a bar.
+    """
     if quiet or not sys.stderr.isatty():
         yield lambda _bytes, _source: None
         return
@@ -27,7 +33,7 @@ def progress_bar(total_bytes: int, *, quiet: bool) -> Iterator[Callable[[int, st
         TextColumn("{task.fields[at]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("ingest", total=total_bytes, at="")
+        task = bar.add_task("ingest", total=total_bytes(), at="")
 
         def advance(size: int, source: str) -> None:
             bar.update(task, advance=size, at=source[-40:])
@@ -37,22 +43,34 @@ def progress_bar(total_bytes: int, *, quiet: bool) -> Iterator[Callable[[int, st
 
 def describe(summary: Summary, *, dry_run: bool = False) -> str:
     """The end summary of an ingest, for people."""
-    languages = ", ".join(f"{lang} {count}" for lang, count in summary.languages.most_common(12))
+    languages = ", ".join(f"{lang} {chunks}" for lang, chunks in summary.languages.most_common(12))
     more = len(summary.languages) - 12
+    documents, removed = counted(summary.documents, "document"), counted(summary.removed, "document")
     done = (
-        f"{summary.documents} documents to read; nothing was written (dry run)"
+        f"{documents} to read; nothing was written (dry run)"
         if dry_run
-        else f"{summary.documents} documents and {summary.chunks} chunks written, {summary.removed} documents removed; "
-        f"{summary.seconds:.1f} s"
+        else f"{documents} and {counted(summary.chunks, 'chunk')} written, {removed} removed; {summary.seconds:.1f} s"
     )
     counts = f"{summary.read} read, {summary.unchanged} unchanged, {len(summary.skipped)} skipped"
-    lines = [f"{summary.files} files: {counts}; {done}"]
+    lines = [f"{counted(summary.files, 'file')}: {counts}; {done}"]
     if languages:
         lines.append(f"languages of what was written (chunks): {languages}" + (f" and {more} more" if more > 0 else ""))
+    if summary.as_text:
+        kinds = ", ".join(f"{number} {extension}" for extension, number in summary.as_text.most_common(8))
+        more_kinds = ", ..." if len(summary.as_text) > 8 else ""
+        lines.append(f"read as plain text, for want of a known format: {kinds}{more_kinds}")
     reasons = Counter(item.reason for item in summary.skipped)
-    for reason, count in reasons.most_common(8):
+    for reason, number in reasons.most_common(8):
         examples = [item.source for item in summary.skipped if item.reason == reason][:3]
-        lines.append(f"skipped {count}: {reason} ({', '.join(examples)}{', ...' if count > 3 else ''})")
+        lines.append(f"skipped {number}: {reason} ({', '.join(examples)}{', ...' if number > 3 else ''})")
     if len(reasons) > 8:
-        lines.append(f"... and {len(reasons) - 8} more reasons; `indexer status --skipped` lists all")
+        lines.append(f"... and {counted(len(reasons) - 8, 'more reason')}; `indexer status --skipped` lists all")
     return "\n".join(lines)
+
+
+def warning_if_empty(summary: Summary, corpus: Path) -> str | None:
+    """What to tell whoever ingested a folder without a document, None where there was one."""
+    if not summary.empty:
+        return None
+    what = f"{counted(summary.files, 'file')}, none of them with text to read" if summary.files else "no files"
+    return f"warning: nothing to search in {corpus}: {what}; formats read: {', '.join(SUPPORTED)} and plain text"

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from indexer.build import ingest, size_of, status
-from indexer.console import describe, progress_bar
+from indexer.console import describe, progress_bar, warning_if_empty
 from search.console import say
 from search.engine import Engine
 from search.errors import PanlinguaError, SourceError
@@ -26,9 +26,11 @@ def demo(corpus: Path) -> None:
     bundled = corpus.resolve() == BUNDLED.resolve()
     settings = load_settings(index="demo" if bundled else None)
     say(f"Ingesting {corpus} into {settings.index_folder} (the first run also unpacks the encoder) ...")
-    with progress_bar(size_of(corpus), quiet=False) as progress:
+    with progress_bar(lambda: size_of(corpus), quiet=False) as progress:
         summary = ingest(corpus, settings, progress=progress)
     print(describe(summary))
+    if warning := warning_if_empty(summary, corpus):
+        say(warning)
     flag = "--index demo " if bundled else ""
     if bundled:
         show_answers(settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from search.records import MetadataValue
+from search.records import MetadataField
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Document:
     title: str = ""
     headings: tuple[Heading, ...] = ()
     date: str | None = None
-    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+    metadata: Mapping[str, MetadataField] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

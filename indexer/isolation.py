@@ -49,7 +49,9 @@ class ParserProcess:
                 raise
         if "reason" in answer:
             raise SourceError(answer["reason"])
-        return Extracted(**{**answer, "headings": tuple(Heading(**heading) for heading in answer["headings"])})
+        headings = tuple(Heading(**heading) for heading in answer["headings"])
+        metadata = {name: tuple(v) if isinstance(v, list) else v for name, v in answer["metadata"].items()}
+        return Extracted(**{**answer, "headings": headings, "metadata": metadata})
 
     def close(self) -> None:
         """End the child, if there is one."""

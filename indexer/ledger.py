@@ -16,6 +16,8 @@ from urllib.parse import quote
 from search.errors import IndexFormatError, StoreError
 
 SCHEMA_VERSION = 1
+UNFINISHED = -1
+"""Size of a file that is being read or has to be read again: what a kill leaves behind."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS roots (path TEXT PRIMARY KEY, prefix TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS files (
@@ -159,7 +161,8 @@ class Ledger:
 
     def put_documents(self, rows: list[DocumentRow]) -> None:
         """Record documents whose chunks are durable, all or none."""
-        self._write_many("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?)",
+        self._write_many(
+            "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?, ?)",
             [(_text(row.id), _text(row.source), row.digest, row.chunks, row.run) for row in rows],
         )
 

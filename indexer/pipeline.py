@@ -22,12 +22,14 @@ import tokenizers
 
 from indexer.chunking import ChunkOptions, Detector, chunk_document, passage_text
 from indexer.documents import Document, Skipped
-from indexer.ledger import DocumentRow, FileRow, Ledger
+from indexer.ledger import UNFINISHED, DocumentRow, FileRow, Ledger
+from indexer.roots import RootNames, folder_of, names_below
 from indexer.sources import ReadOptions, SourceFile, iter_documents, iter_files
+from indexer.sources.files import extension_of, format_of
 from search.balance import LanguageMap
 from search.errors import SourceError
 from search.lexical import document_vector
-from search.records import Chunk, Point, Vectors
+from search.records import Chunk, Filter, Match, Point, Vectors
 from search.store.base import VectorStore
 
 BATCH_CHUNKS = 256
@@ -49,7 +51,11 @@ class DocumentEncoder(Protocol):
 
 @dataclass
 class Summary:
-    """Counts of one ingest. Skipped files carry their reasons; `bytes` is what was read of new and changed files."""
+    """Counts of one ingest. Skipped files carry their reasons; `bytes` is what was read of new and changed files.
+
+    `as_text` counts the files that were read as plain text for want of a known format, by extension. `empty` says that
+    nothing that was looked at gave a document, neither now nor in an earlier run.
+    """
 
     files: int = 0
     read: int = 0
@@ -60,11 +66,30 @@ class Summary:
     bytes: int = 0
     seconds: float = 0.0
     languages: Counter[str] = field(default_factory=Counter)
+    as_text: Counter[str] = field(default_factory=Counter)
+    empty: bool = True
     skipped: list[Skipped] = field(default_factory=list)
 
     def as_json(self) -> dict[str, object]:
         """For `--json`."""
-        return {**asdict(self), "languages": dict(self.languages.most_common()), "event": "summary"}
+        counts = {"languages": dict(self.languages.most_common()), "as_text": dict(self.as_text.most_common())}
+        return {**asdict(self), **counts, "event": "summary"}
+
+    def count_read(self, source: str, found: int) -> None:
+        """Count a file that gave `found` documents, changed or not."""
+        self.read += 1
+        if found:
+            self.empty = False
+            if format_of(source) is None:
+                self.as_text[extension_of(source)] += 1
+
+    def count_unchanged(self, row: FileRow, ledger: Ledger) -> None:
+        """Count a file that is as it was, and say again why it was skipped."""
+        self.unchanged += 1
+        if row.skipped is not None:
+            self.skipped.append(Skipped(row.source, row.skipped))
+        if self.empty:
+            self.empty = not ledger.documents_of(row.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +136,7 @@ class Ingest:
         self.store, self.ledger, self.encoder, self.detector = store, ledger, encoder, detector
         self.language_map, self.options, self.progress = language_map, options, progress
         self.summary = Summary()
+        self._replaced: list[str] = []
         self._chunks: list[Chunk] = []
         self._encoded: dict[bytes, Vectors] = {}
         self._documents: dict[str, DocumentRow] = {}
@@ -126,19 +152,19 @@ class Ingest:
             StoreError: The store or the ledger cannot be written; what was reported done stays.
         """
         started = time.monotonic()
-        prefix = self.ledger.prefix_of((root if root.is_dir() else root.parent).resolve()) if root.exists() else ""
-        others = _other_prefixes(self.ledger, prefix)
+        if root.exists():
+            self.ledger.prefix_of(folder_of(root))
+        names = names_below(root, self.ledger)
         seen: set[str] = set()
-        unreadable: list[str] = []
+        unreadable: set[str] = set()
         for item in iter_files(root, options=self.options.read):
             self.summary.files += 1
             if isinstance(item, Skipped):
-                item = replace(item, source=prefix + item.source)
-                self.summary.skipped.append(item)
-                unreadable.append(item.source)
+                unreadable.add(item.source)
+                self.summary.skipped.append(replace(item, source=names.source(item.source)))
                 continue
-            file = replace(item, relative=prefix + item.relative)
-            if not prefix and file.relative.startswith(others):
+            file = replace(item, relative=names.source(item.relative))
+            if names.is_taken(item.relative):
                 reason = "another ingested folder has the same name; rename one of them"
                 self.summary.skipped.append(Skipped(file.relative, reason))
                 continue
@@ -147,7 +173,7 @@ class Ingest:
             self.progress(file.size, file.relative)
         self._write()
         if root.is_dir():
-            self._remove_vanished(root, prefix, seen, unreadable)
+            self._remove_vanished(root, names, seen, unreadable)
         self.store.flush()
         self.summary.seconds = time.monotonic() - started
         return self.summary
@@ -156,7 +182,7 @@ class Ingest:
         row = self.ledger.file(file.relative)
         known = row if row and row.options == self.options.fingerprint else None
         if known and (known.size, known.mtime_ns) == (file.size, file.mtime_ns):
-            self._count_unchanged(known)
+            self.summary.count_unchanged(known, self.ledger)
             return
         try:
             digest = file_digest(file.path)
@@ -167,20 +193,17 @@ class Ingest:
         new = FileRow(file.relative, file.size, file.mtime_ns, digest, self.options.fingerprint)
         if known and known.digest == digest:
             self.ledger.put_file(replace(new, skipped=known.skipped))
-            self._count_unchanged(known)
+            self.summary.count_unchanged(known, self.ledger)
             return
         self._read_file(file, new)
-
-    def _count_unchanged(self, row: FileRow) -> None:
-        self.summary.unchanged += 1
-        if row.skipped is not None:
-            self.summary.skipped.append(Skipped(row.source, row.skipped))
+        if row and row.size == UNFINISHED:
+            self._remove_leftovers(file.relative)
 
     def _read_file(self, file: SourceFile, row: FileRow) -> None:
         skipped: list[Skipped] = []
         found = 0
         # Until it is read whole, its row fits no file: what a kill leaves half done is then read again or removed.
-        unfinished = replace(row, size=-1, digest="")
+        unfinished = replace(row, size=UNFINISHED, digest="")
         self.ledger.put_file(unfinished)
         ahead = 0
         for item in iter_documents(file, self.options.read):
@@ -199,7 +222,7 @@ class Ingest:
             self._remove(stale)
         elif stale:
             skipped = [replace(item, reason=f"{item.reason}; the version indexed before is kept") for item in skipped]
-        self.summary.read += 1
+        self.summary.count_read(file.relative, found)
         self.summary.bytes += file.size
         self.summary.skipped += skipped
         reasons = "; ".join(dict.fromkeys(item.reason for item in skipped[:5]))
@@ -214,8 +237,9 @@ class Ingest:
         if row and row.digest == digest:
             self.ledger.touch_document(document.id, self._run)
             return None
-        self.ledger.drop_documents([document.id])
-        self.store.delete_documents([document.id])
+        if row:
+            self.ledger.drop_documents([document.id])
+        self._replaced.append(document.id)  # also a new one: an interrupted run may have written chunks of it
         count = 0
         for chunk in chunk_document(
             document, tokenizer=self.encoder.tokenizer, detector=self.detector, options=self.options.chunk
@@ -234,6 +258,8 @@ class Ingest:
 
     def _write(self) -> None:
         """Make the pending chunks durable, then record the documents and files that are complete by it."""
+        self.store.delete_documents(self._replaced)
+        self._replaced.clear()
         if self._chunks:
             stored = self.language_map.map_documents(self._encode([passage_text(chunk) for chunk in self._chunks]))
             self.store.upsert(
@@ -267,58 +293,54 @@ class Ingest:
             self.store.delete_documents(document_ids)
             self.summary.removed += len(document_ids)
 
-    def _remove_vanished(self, root: Path, prefix: str, seen: set[str], unreadable: list[str]) -> None:
+    def _remove_vanished(self, root: Path, names: RootNames, seen: set[str], unreadable: set[str]) -> None:
         """Drop what is gone from the folder; what could not be read this time is kept."""
-        folders = tuple(source + "/" for source in unreadable)
-        known = _files_of_root(self.ledger, prefix)
+        folders = tuple(f"{name}/" for name in unreadable)
         gone = [
-            row.source
-            for row in known
-            if row.source not in seen and row.source not in unreadable and not row.source.startswith(folders)
+            row
+            for relative, row in names.rows(self.ledger)
+            if row.source not in seen and relative not in unreadable and not relative.startswith(folders)
         ]
         if gone and not seen:
             raise SourceError(
                 f"{root} holds no document any more, but {len(gone)} of its files are indexed; nothing was removed. "
                 "If it should be empty, run `indexer remove --all`; otherwise check that the folder is mounted."
             )
-        for source in gone:
-            self._remove(self.ledger.documents_of(source))
-            self.ledger.drop_file(source)
+        for row in gone:
+            self._remove(self.ledger.documents_of(row.source))
+            if row.size == UNFINISHED:
+                self._remove_leftovers(row.source)
+            self.ledger.drop_file(row.source)
+
+    def _remove_leftovers(self, source: str) -> None:
+        """Remove what an interrupted run wrote of documents that the file holds no more: no row knows of them."""
+        recorded = {*self.ledger.documents_of(source), *self._documents}
+        points = self.store.iter_points(filter=Filter((Match("source", (source,)),)))
+        self.store.delete_documents(sorted({point.chunk.document_id for point in points} - recorded))
 
 
 def count_unchanged(root: Path, ledger: Ledger, options: IngestOptions) -> Summary | None:
     """The summary of an ingest that would find every file as it was, or None when there is something to do."""
     started = time.monotonic()
-    prefix = ledger.known_prefix((root if root.is_dir() else root.parent).resolve())
-    if prefix is None:
+    names = names_below(root, ledger)
+    if names.prefix is None:
         return None
     summary, sources = Summary(), set()
     for item in iter_files(root, options=options.read):
         summary.files += 1
         if isinstance(item, Skipped):
-            summary.skipped.append(replace(item, source=prefix + item.source))
+            summary.skipped.append(replace(item, source=names.source(item.source)))
             continue
-        row = ledger.file(prefix + item.relative)
+        row = ledger.file(names.source(item.relative))
         expected = (item.size, item.mtime_ns, options.fingerprint)
         if row is None or (row.size, row.mtime_ns, row.options) != expected:
             return None
         sources.add(row.source)
-        summary.unchanged += 1
-        summary.skipped += [Skipped(row.source, row.skipped)] if row.skipped else []
-    if root.is_dir() and any(row.source not in sources for row in _files_of_root(ledger, prefix)):
+        summary.count_unchanged(row, ledger)
+    if root.is_dir() and any(row.source not in sources for _, row in names.rows(ledger)):
         return None
     summary.seconds = time.monotonic() - started
     return summary
-
-
-def _other_prefixes(ledger: Ledger, prefix: str) -> tuple[str, ...]:
-    return tuple(other for _, other in ledger.roots() if other and other != prefix)
-
-
-def _files_of_root(ledger: Ledger, prefix: str) -> list[FileRow]:
-    """The files of one root; those of the first root have no prefix, but not those of the others."""
-    others = _other_prefixes(ledger, prefix)
-    return [row for row in ledger.iter_files(prefix) if prefix or not row.source.startswith(others)]
 
 
 def remove_documents(store: VectorStore, ledger: Ledger, names: list[str] | None) -> list[str]:
@@ -343,7 +365,7 @@ def remove_documents(store: VectorStore, ledger: Ledger, names: list[str] | None
         if not ledger.documents_of(source):
             ledger.drop_file(source)
         elif file is not None:
-            ledger.put_file(replace(file, size=-1, digest=""))  # so that the next ingest reads it, as promised
+            ledger.put_file(replace(file, size=UNFINISHED, digest=""))  # so that the next ingest reads it, as promised
     store.flush()
     return list(chosen)
 

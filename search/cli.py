@@ -14,6 +14,7 @@ from search.errors import QueryError
 from search.language import canonical_language
 from search.records import Filter, Match, MetadataValue, Range
 from search.settings import load_settings
+from search.text import counted
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Search your documents across languages.")
 
@@ -128,7 +129,7 @@ def as_text(result: SearchResult, *, explain: bool = False, width: int = 240) ->
     """Hits for people: rank, title, language and source, then the beginning of the passage."""
     detected = f"{result.detection.lang} ({result.detection.confidence:.0%})"
     took = result.timings_ms["total"]
-    lines = [f"{len(result.hits)} hits for {result.query!r}, read as {detected}, in {took:.0f} ms"]
+    lines = [f"{counted(len(result.hits), 'hit')} for {result.query!r}, read as {detected}, in {took:.0f} ms"]
     if not result.hits:
         lines.append("Nothing found: other words or --mode dense may help.")
     for hit in result.hits:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.balance import DEFAULT_BALANCE
-from search.errors import EncoderMismatchError, QueryError
+from search.errors import EncoderMismatchError, IndexFormatError, QueryError
 from search.fusion import fuse_ranks, keep_language_places
-from search.language import COMMON_LANGUAGES, Detection, LanguageDetector
-from search.lexical import query_vector
+from search.language import COMMON_LANGUAGES, Detection, LanguageDetector, check_languages
+from search.lexical import LEXICAL_VERSION, query_vector
 from search.manifest import IndexManifest
 from search.opening import OpenIndex, open_index
-from search.records import Chunk, Filter, ScoredPoint, SparseVector, Vectors
+from search.records import Chunk, Filter, Match, ScoredPoint, SparseVector, Vectors
 from search.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ class Engine:
         with self._lock:
             if self._index is None or self._index.is_outdated():
                 newest = open_index(self.settings)
+                _check_words(newest)
                 # The one before closes when the last search that uses it, perhaps in another thread, lets go of it.
                 self._close_index = weakref.finalize(newest, newest.close)
                 self._index = newest
@@ -177,11 +178,13 @@ class Engine:
             Hits by descending score, ties by ascending chunk id, one per document.
 
         Raises:
-            QueryError: An argument is out of range, or the query holds nothing to search for.
+            QueryError: An argument is out of range, the query holds nothing to search for, or the filter names a
+                language that there is not.
         """
         started = time.perf_counter()
         chosen, weight = _check(query, k, offset, mode, balance)
         index = self.index()
+        check_languages(_languages_of(filter), among=index.languages)
         detection = self._detector.detect_query(query, among=COMMON_LANGUAGES.union(index.languages))
         sparse = query_vector(query) if chosen is not Mode.DENSE else None
         dense = None
@@ -220,6 +223,16 @@ def check_encoder(manifest: IndexManifest, encoder: Encoder) -> None:
         )
 
 
+def _check_words(index: OpenIndex) -> None:
+    if index.manifest.lexical_version != LEXICAL_VERSION:
+        index.close()
+        raise IndexFormatError(
+            "the index is of another version of this program, which cut words by other rules "
+            f"({index.manifest.lexical_version}, now {LEXICAL_VERSION}). Run `indexer ingest` on any of its folders to "
+            "bring it up to date; nothing has to be encoded again."
+        )
+
+
 def _check(query: str, k: int, offset: int, mode: Mode | str, balance: float | None) -> tuple[Mode, float]:
     if not query.strip():
         raise QueryError("the query is empty; type a question or some words")
@@ -234,6 +247,11 @@ def _check(query: str, k: int, offset: int, mode: Mode | str, balance: float | N
         return Mode(mode), weight
     except ValueError as error:
         raise QueryError(f"unknown mode {str(mode)!r}; choose one of {', '.join(Mode)}") from error
+
+
+def _languages_of(filter: Filter | None) -> list[str]:
+    conditions = filter.conditions if filter else ()
+    return [str(value) for c in conditions if isinstance(c, Match) and c.key == "lang" for value in c.values]
 
 
 def _retrieve(

@@ -4,7 +4,7 @@
     INDEX/write.lock               held by the process that builds the next one
     INDEX/generations/000007/      shard/ manifest.json language_map.safetensors ledger.sqlite
     INDEX/building/                the next generation, unfinished; a later run goes on with it
-    INDEX/readers/PID-RANDOM/      one reader's view of a shard (hard links), removed when it closes
+    INDEX/readers/HOST-PID-RANDOM/ one reader's view of a shard (hard links), removed when it closes
 
 A published generation is never written again. Searching never waits for an ingest, and a crash leaves the last
 generation current.
@@ -16,7 +16,6 @@ import errno
 import fcntl
 import json
 import os
-import secrets
 import shutil
 import socket
 import time
@@ -30,6 +29,7 @@ from search.balance import LanguageMap
 from search.errors import IndexBusyError, IndexFormatError, IndexNotFoundError, StoreError
 from search.files import copy_tree
 from search.manifest import IndexManifest, now, read_manifest
+from search.readers import ReaderView, make_view
 
 MANIFEST, LANGUAGE_MAP, LEDGER, SHARD = "manifest.json", "language_map.safetensors", "ledger.sqlite", "shard"
 _STARTED = "started"
@@ -176,19 +176,9 @@ class IndexFolder:
         if newest > (self.current_number() or 0):
             self._make_current(newest)
 
-    def new_reader_view(self) -> Path:
+    def new_reader_view(self) -> ReaderView:
         """An empty folder for one reader's view of a shard; views of readers that are gone are removed first."""
-        try:
-            self._readers.mkdir(exist_ok=True)
-            for view in self._readers.iterdir():
-                if not _is_alive(view.name):
-                    shutil.rmtree(view, ignore_errors=True)
-            view = self._readers / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-            view.mkdir()
-        except OSError as error:
-            raise StoreError(f"cannot write to {self._readers}: {error.strerror}. Searching needs a little room beside "
-                             "the index; make the folder writable, or copy the index.") from error  # fmt: skip
-        return view
+        return make_view(self._readers)
 
     def _collect(self, current: int) -> None:
         """Remove older generations; readers hold links to the files that they need.
@@ -234,20 +224,6 @@ def _holder(text: str) -> str:
         return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
     except (ValueError, KeyError, TypeError):
         return "process unknown"
-
-
-def _is_alive(view: str) -> bool:
-    """Whether the process that made a reader's view runs; those of other machines are left alone."""
-    host, _, rest = view.rpartition("-")[0].rpartition("-")
-    if host != socket.gethostname():
-        return True
-    try:
-        os.kill(int(rest), 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, ValueError):
-        return True
-    return True
 
 
 @contextmanager

@@ -8,11 +8,12 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import lru_cache
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING
 
-from search.errors import SettingsError
+from search.errors import QueryError, SettingsError
 from search.records import UNDETERMINED
 from search.text import NO_SCRIPT, dominant_script, has_spaces_between_words, script_counts, script_of
 
@@ -242,6 +243,29 @@ def canonical_language(lang: str) -> str:
     lang = lang.strip().lower().replace("_", "-")
     lang = _CANONICAL.get(lang, lang).split("-")[0]
     return _CANONICAL.get(lang, lang)
+
+
+def check_languages(codes: Iterable[str], *, among: Collection[str]) -> None:
+    """Refuse codes that are of no language: neither one of `among`, such as those of an index, nor one that is known.
+
+    Raises:
+        QueryError: Names the nearest codes, and the languages of `among`.
+    """
+    for code in codes:
+        if code in among or code == UNDETERMINED or code in supported_languages():
+            continue
+        wanted = canonical_language(code)
+        near = [
+            match
+            for languages in (among, supported_languages().difference(among))  # those of the index first
+            for match in get_close_matches(wanted, sorted(languages), cutoff=0.5)
+            if len(wanted) <= 3  # letters of a name would be found in any code
+        ]
+        hint = f"; did you mean {' or '.join(near[:3])}?" if near else "."
+        raise QueryError(
+            f"unknown language {code!r}{hint} Codes are those of BCP-47, such as de or zh; "
+            f"the index holds {', '.join(among) or 'no language yet'}"
+        )
 
 
 @lru_cache(maxsize=1)

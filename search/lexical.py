@@ -1,8 +1,10 @@
 """Lexical vectors: one small tokenizer for every script, and BM25 term weights over it.
 
 A word gives itself and, marked with `*`, its first 4 and first 6 letters, so that inflected forms meet without knowing
-the language. A run of a script without spaces gives its pairs of characters and its single Han characters; a run of
-Hangul its pairs and its first syllable, since particles are glued to Korean words. Tried in `results/lexical.md`.
+the language. Accents of Latin letters are left out, since many people do not type them; a word with the letters of
+Vietnamese, where they tell most words apart, keeps them, and a document gives it without them besides. A run of a
+script without spaces gives its pairs of characters and its single Han characters; a run of Hangul its pairs and its
+first syllable, since particles are glued to Korean words. Tried in `results/lexical.md`.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import re
 import unicodedata
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 from operator import add
 from typing import NamedTuple, TypeAlias
@@ -22,6 +24,9 @@ import regex
 
 from search.records import SparseVector
 from search.text import SPACELESS_SCRIPTS, normalize
+
+LEXICAL_VERSION = 2
+"""Of the terms: an index of another version has to be brought up to this one before it is searched."""
 
 K1 = 1.2
 B = 0.75
@@ -72,6 +77,12 @@ _OPTIONAL = re.compile(  # Arabic and Hebrew vowels, tatweel, the dot of a folde
 _GREEK = {c: unicodedata.normalize("NFD", chr(c))[0] for c in chain(range(0x386, 0x3CF), range(0x1F00, 0x2000))}
 _ARABIC = str.maketrans("أإآٱىیېئکةۀہؤ", "\u0627" * 4 + "\u064a" * 4 + "\u0643" + "\u0647" * 3 + "\u0648")
 _SPELLINGS = _GREEK | _ARABIC | str.maketrans("ёı", "\u0435i")
+_COMPOSED = ((c, unicodedata.normalize("NFD", chr(c))[0]) for c in chain(range(0xC0, 0x250), range(0x1E00, 0x1F00)))
+_LATIN = {c: base for c, base in _COMPOSED if base.isascii()} | str.maketrans(
+    {"ł": "l", "đ": "d", "ð": "d", "ø": "o", "ǿ": "o", "ħ": "h", "ŧ": "t", "œ": "oe", "æ": "ae", "ǽ": "ae", "ǣ": "ae"}
+)
+_LOOSE_ACCENT = re.compile(r"(?<=[a-z])[\u0300-\u036f]+")
+_VIETNAMESE = re.compile("[ơư\u1ea0-\u1ef9]")
 _ARABIC_PREFIXES = ("وال", "بال", "كال", "فال", "ال", "لل")
 
 
@@ -88,7 +99,7 @@ def iter_tokens(text: str) -> Iterator[Token]:
 
 
 def tokenize(text: str) -> list[str]:
-    """The terms of `text` with repetitions, run by run."""
+    """The terms of `text` with repetitions, run by run: those of a query, and of a document but for Vietnamese."""
     return [term for run in _RUN.findall(text) for term in _terms(run)]
 
 
@@ -104,14 +115,14 @@ def document_vector(text: str) -> SparseVector:
     Source: Robertson and Zaragoza (2009), The Probabilistic Relevance Framework: BM25 and Beyond, section 3.4.
     Differs: the average length is a constant, and terms are hashed to 32 bits.
     """
-    indices, counts = _index_counts(text)
+    indices, counts = _index_counts(text, _DOCUMENT_INDICES)
     norm = K1 * (1 - B + B * counts.sum() / AVERAGE_LENGTH)
     return SparseVector(indices, (counts * (K1 + 1) / (counts + norm)).astype(np.float32))
 
 
 def query_vector(text: str) -> SparseVector:
     """Weight 1 for every distinct term of a query, so that a repeated word does not drown the others."""
-    indices, _ = _index_counts(text)
+    indices, _ = _index_counts(text, _QUERY_INDICES)
     return SparseVector(indices, np.ones(len(indices), dtype=np.float32))
 
 
@@ -124,9 +135,11 @@ def term_index(term: str) -> int:
     return zlib.crc32(term.encode("utf-8", "surrogatepass"))
 
 
-def _index_counts(text: str) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float64]]:
+def _index_counts(
+    text: str, indices_of: Mapping[str, tuple[int, ...]]
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.float64]]:
     """Distinct term indices of `text`, ascending, and how often each occurs."""
-    counts = Counter(chain.from_iterable(map(_RUN_INDICES.__getitem__, _RUN.findall(text))))
+    counts = Counter(chain.from_iterable(map(indices_of.__getitem__, _RUN.findall(text))))
     indices = np.fromiter(counts.keys(), dtype=np.uint32, count=len(counts))
     values = np.fromiter(counts.values(), dtype=np.float64, count=len(counts))
     order = np.argsort(indices)
@@ -136,14 +149,22 @@ def _index_counts(text: str) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.flo
 class _RunIndices(dict[str, tuple[int, ...]]):
     """Term indices per run, kept for short runs until the cache is full. Threads may share it."""
 
+    def __init__(self, terms_of: Callable[[str], list[str]]) -> None:
+        super().__init__()
+        self._terms_of = terms_of
+
     def __missing__(self, run: str) -> tuple[int, ...]:
-        indices = tuple(map(term_index, _terms(run)))
+        indices = tuple(map(term_index, self._terms_of(run)))
         if len(run) <= _CACHED_RUN_LENGTH and len(self) < _CACHED_RUNS:
             self[run] = indices
         return indices
 
 
-_RUN_INDICES = _RunIndices()
+def _document_terms(run: str) -> list[str]:
+    """Terms of one run of a document: a word that keeps its accents can be found without them too."""
+    terms = _terms(run)
+    plain = "" if run.isascii() or not _VIETNAMESE.search(terms[0] if terms else "") else _without_accents(terms[0])
+    return [*terms, *(term for term in _terms(plain) if term not in terms)] if plain else terms
 
 
 def _terms(run: str) -> list[str]:
@@ -191,7 +212,13 @@ def _fold(word: str) -> str:
         return word.lower()
     folded = normalize(word)
     folded = _OPTIONAL.sub("", folded).translate(_SPELLINGS)
+    if not _VIETNAMESE.search(folded):
+        folded = _without_accents(folded)
     return "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in folded)
+
+
+def _without_accents(word: str) -> str:
+    return _LOOSE_ACCENT.sub("", word.translate(_LATIN))
 
 
 def _without_arabic_prefix(word: str) -> str:
@@ -200,3 +227,7 @@ def _without_arabic_prefix(word: str) -> str:
         prefix = next(filter(word.startswith, _ARABIC_PREFIXES))
         return word[len(prefix) :] if len(word) >= len(prefix) + 3 else word
     return word
+
+
+_QUERY_INDICES = _RunIndices(_terms)
+_DOCUMENT_INDICES = _RunIndices(_document_terms)

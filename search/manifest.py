@@ -26,6 +26,7 @@ class IndexManifest(BaseModel):
     chunks: int
     languages: dict[str, int]
     chunks_at_fit: int = 0
+    lexical_version: int = 1
     created: str
     updated: str
     panlingua_version: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -78,19 +77,23 @@ def _open_embedded(path: Path) -> OpenIndex:
         view = folder.new_reader_view()
         try:
             manifest, language_map = generation.manifest, generation.language_map
-            make_reader_view(generation.path / SHARD, view)
+            make_reader_view(generation.path / SHARD, view.path)
             break
         except BaseException:
-            shutil.rmtree(view, ignore_errors=True)
+            view.close()
             if folder.current_number() == generation.number:
                 raise
-    store = EdgeStore(view, manifest.dimension)
+    store = EdgeStore(view.path, manifest.dimension)
+
+    def is_outdated() -> bool:
+        view.keep()
+        return folder.current_number() != generation.number
 
     def close() -> None:
         store.close()
-        shutil.rmtree(view, ignore_errors=True)
+        view.close()
 
-    return OpenIndex(store, manifest, language_map, lambda: folder.current_number() != generation.number, close)
+    return OpenIndex(store, manifest, language_map, is_outdated, close)
 
 
 def _open_server(settings: Settings) -> OpenIndex:

@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 Vectors: TypeAlias = npt.NDArray[np.float32]
 MetadataValue: TypeAlias = str | int | float | bool
+MetadataField: TypeAlias = MetadataValue | tuple[str, ...]
+"""What a document can carry; a condition on a list holds when one of its texts fulfils it."""
 
 POINT_NAMESPACE = uuid.UUID("6f0f3f5e-2b0a-5a7e-9d7c-70616e6c6e67")
 UNDETERMINED = "und"
@@ -37,7 +39,7 @@ class Chunk:
     start: int = 0
     end: int = 0
     date: str | None = None
-    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+    metadata: Mapping[str, MetadataField] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

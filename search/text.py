@@ -89,3 +89,8 @@ def truncate_graphemes(text: str, limit: int, *, ellipsis: str = "") -> str:
             break
         end = grapheme.end()
     return text[:end].rstrip() + ellipsis
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 hit`, `2 hits`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -43,6 +43,7 @@ _MAGIC = (
     b"PAR1",
     b"SQLite format 3",
 )
+_ARMOUR = b"-----BEGIN "  # keys, certificates, signatures
 _NO_TEXT_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _ISO_2022_JP = re.compile(rb"\x1b\$[@B].*\x1b\([BJ]", re.DOTALL)
 _LINE_END = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
@@ -71,7 +72,7 @@ def detect_encoding(head: bytes, sample: bytes | None = None, *, declared: str |
     sample = head if sample is None else sample
     if head.startswith(_MAGIC):
         raise SourceError(NOT_TEXT)
-    if _is_wide(head) or len(_NO_TEXT_CONTROL.findall(head)) > max(3, 0.05 * len(head)):
+    if _has_controls(head):
         return Encoding(_or_refuse(_wide(head)))
     if sample.isascii() and _ISO_2022_JP.search(head):
         return Encoding("iso2022_jp")
@@ -81,6 +82,15 @@ def detect_encoding(head: bytes, sample: bytes | None = None, *, declared: str |
     if wanted and _decodes(sample, wanted):
         return Encoding(wanted)
     return Encoding(_or_refuse(guess_legacy(sample) or _wide(head) or _rare(sample)))
+
+
+def looks_binary(head: bytes) -> bool:
+    """Whether a file that begins with `head` is certainly no text: a glance, where `detect_encoding` is thorough."""
+    if head.startswith(tuple(mark for mark, _ in _BOMS)):
+        return False
+    if head.startswith((*_MAGIC, _ARMOUR)):
+        return True
+    return _has_controls(head) and _wide(head) is None
 
 
 def _rare(sample: bytes) -> str | None:
@@ -164,6 +174,11 @@ def _is_utf8(sample: bytes) -> bool:
     above = len(sample) - len(sample.translate(None, bytes(range(128, 256))))
     stray = above - sum(map(len, valid))
     return len(valid) >= 2 * stray
+
+
+def _has_controls(head: bytes) -> bool:
+    """More control characters than text of an encoding with one byte a character holds."""
+    return _is_wide(head) or len(_NO_TEXT_CONTROL.findall(head)) > max(3, 0.05 * len(head))
 
 
 def _is_wide(head: bytes) -> bool:

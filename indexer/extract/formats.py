@@ -9,7 +9,7 @@ from pathlib import Path
 
 from indexer.documents import Heading
 from search.errors import SourceError
-from search.records import MetadataValue
+from search.records import MetadataField
 
 MAX_TEXT_CHARS = 300_000_000
 
@@ -22,14 +22,16 @@ class Extracted:
     title: str = ""
     headings: tuple[Heading, ...] = ()
     date: str | None = None
-    metadata: dict[str, MetadataValue] = field(default_factory=dict)
+    metadata: dict[str, MetadataField] = field(default_factory=dict)
 
 
 _READERS = {
     "txt": "plain:read_txt",
     "md": "plain:read_md",
+    "markdown": "plain:read_md",
     "html": "office:read_html",
     "htm": "office:read_html",
+    "xhtml": "office:read_html",
     "pdf": "pdf:read_pdf",
     "docx": "office:read_docx",
     "pptx": "office:read_pptx",
@@ -40,7 +42,7 @@ _READERS = {
     "rtf": "rich:read_rtf",
 }
 DOCUMENT_FORMATS = tuple(_READERS)
-CHILD_FORMATS = tuple(name for name in _READERS if name not in ("txt", "md"))
+CHILD_FORMATS = tuple(name for name in _READERS if not _READERS[name].startswith("plain:"))
 """Formats whose parsers run in a process of their own."""
 
 

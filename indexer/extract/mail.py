@@ -11,7 +11,7 @@ from indexer.extract.encoding import clean, codec_name, declared_charset, decode
 from indexer.extract.formats import Extracted
 from indexer.extract.office import read_bounded, read_html_text
 from search.errors import SourceError
-from search.records import MetadataValue
+from search.records import MetadataField
 
 
 def read_eml(path: Path, max_bytes: int) -> Extracted:
@@ -24,7 +24,7 @@ def read_eml(path: Path, max_bytes: int) -> Extracted:
         raise SourceError("broken eml file, or not eml at all (it has no header)")
     body = message.get_body(("plain", "html"))
     text = _body_text(body) if isinstance(body, EmailMessage) else ""
-    metadata: dict[str, MetadataValue] = {}
+    metadata: dict[str, MetadataField] = {}
     for key in ("From", "To"):
         if value := _header(message, key):
             metadata[key.lower()] = value

@@ -7,8 +7,6 @@ import re
 
 from indexer.documents import Heading
 
-_FRONT = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
-_FIELD = re.compile(r"^([A-Za-z_]{1,40}):[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 _ATX = re.compile(r"^ {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
 _SETEXT = re.compile(r"^ {0,3}(=+|-+)[ \t]*$")
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})")
@@ -32,15 +30,6 @@ _EMPHASIS = (
 )
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+\-.!|<>~])")
 _BLANKS = re.compile(r"\n{3,}")
-
-
-def front_matter(text: str) -> tuple[dict[str, str], str]:
-    """The simple `key: value` lines of a YAML front matter, and the text after it."""
-    match = _FRONT.match(text)
-    if not match:
-        return {}, text
-    fields = {key.lower(): value.strip("\"'") for key, value in _FIELD.findall(match[1])}
-    return fields, text[match.end() :]
 
 
 def strip_markdown(text: str, *, inline: bool = True) -> tuple[str, tuple[Heading, ...]]:

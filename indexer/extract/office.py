@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +15,10 @@ from indexer.extract.archive import first_text, open_archive, read_entry
 from indexer.extract.dates import to_rfc3339
 from indexer.extract.encoding import clean, declared_charset, decode
 from indexer.extract.formats import MAX_TEXT_CHARS, Extracted
+from indexer.extract.front_matter import front_matter, take_title
 from indexer.extract.markdown import strip_markdown
 from search.errors import SourceError
-from search.records import MetadataValue
+from search.records import MetadataField
 
 if TYPE_CHECKING:
     from markitdown import DocumentConverter
@@ -32,9 +34,12 @@ _CONTENT = re.compile(r"""content=["']([^"']+)["']""", re.I)
 
 
 def read_html(path: Path, max_bytes: int) -> Extracted:
-    """A web page: all of its text, scripts and styles left out."""
+    """A web page: all of its text, scripts and styles left out; a front matter before it as metadata."""
     data = read_bounded(path, max_bytes)
-    return read_html_text(decode(data, declared=declared_charset(data)))
+    fields, source = front_matter(decode(data, declared=declared_charset(data)))
+    found = read_html_text(source)
+    title, date = take_title(fields, found.title), to_rfc3339(fields.pop("date", None))
+    return replace(found, title=title, date=date or found.date, metadata={**found.metadata, **fields})
 
 
 def read_html_text(source: str) -> Extracted:
@@ -108,7 +113,7 @@ def read_epub(path: Path, max_bytes: int) -> Extracted:
         while fields and match[1] == "Description" and lines and lines[0] and not _EPUB_FIELD.match(lines[0]):
             del lines[0]
     stripped, headings = strip_markdown("\n".join(lines), inline=False)
-    metadata: dict[str, MetadataValue] = {"author": fields["Authors"]} if fields.get("Authors") else {}
+    metadata: dict[str, MetadataField] = {"author": fields["Authors"]} if fields.get("Authors") else {}
     return Extracted(stripped, title, headings, to_rfc3339(fields.get("Date")), metadata)
 
 
@@ -129,7 +134,7 @@ def _read_office(path: Path, max_bytes: int, converter: DocumentConverter) -> Ex
     return Extracted(stripped, title or first, headings, date, metadata)
 
 
-def _properties(path: Path) -> tuple[str, str | None, dict[str, MetadataValue]]:
+def _properties(path: Path) -> tuple[str, str | None, dict[str, MetadataField]]:
     """Title, date and author of an Office document, once it has passed the checks of its archive."""
     with open_archive(path) as archive:
         core = read_entry(archive, "docProps/core.xml")

@@ -12,7 +12,7 @@ from indexer.extract.dates import to_rfc3339
 from indexer.extract.encoding import clean
 from indexer.extract.formats import Extracted
 from search.errors import SourceError
-from search.records import MetadataValue
+from search.records import MetadataField
 
 _TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
 _TABLE = "{urn:oasis:names:tc:opendocument:xmlns:table:1.0}"
@@ -43,7 +43,7 @@ def read_odt(path: Path, max_bytes: int) -> Extracted:
         parts.append(line)
         length += len(line) + 2
     author = first_text(meta, "creator", "initial-creator")
-    metadata: dict[str, MetadataValue] = {"author": author} if author else {}
+    metadata: dict[str, MetadataField] = {"author": author} if author else {}
     title = first_text(meta, "title") or next((heading.text for heading in headings if heading.level == 1), "")
     return Extracted(
         "\n\n".join(parts), title, tuple(headings), to_rfc3339(first_text(meta, "date", "creation-date")), metadata

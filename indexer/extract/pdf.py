@@ -11,7 +11,7 @@ from indexer.extract.dates import to_rfc3339
 from indexer.extract.encoding import clean
 from indexer.extract.formats import MAX_TEXT_CHARS, Extracted
 from search.errors import SourceError
-from search.records import MetadataValue
+from search.records import MetadataField
 
 PDFTOTEXT_TIMEOUT_S = 60
 _HARD_FOR_PDFIUM = re.compile("[\u0600-\u06ff\u0750-\u077f\u0e00-\u0e7f\ufb50-\ufdff\ufe70-\ufeff]")
@@ -43,7 +43,7 @@ def read_pdf(path: Path, max_bytes: int) -> Extracted:
     text = "\n".join(page for page in pages if page)
     if len(_HARD_FOR_PDFIUM.findall(text)) > 0.2 * sum(map(str.isalpha, text)):
         text = _pdftotext(path) or text
-    metadata: dict[str, MetadataValue] = {"author": clean(info["Author"])} if info.get("Author") else {}
+    metadata: dict[str, MetadataField] = {"author": clean(info["Author"])} if info.get("Author") else {}
     date = to_rfc3339(info.get("CreationDate") or info.get("ModDate"))
     return Extracted(text, " ".join(clean(info.get("Title", "")).split()), (), date, metadata)
 

@@ -9,9 +9,9 @@ from typing import BinaryIO, cast
 from indexer.extract.dates import to_rfc3339
 from indexer.extract.encoding import read_text
 from indexer.extract.formats import Extracted
-from indexer.extract.markdown import front_matter, strip_markdown
+from indexer.extract.front_matter import front_matter, take_title
+from indexer.extract.markdown import strip_markdown
 from search.errors import SourceError
-from search.records import MetadataValue
 
 ZIP_RATIO = 200
 ZIP_FREE_BYTES = 50 * 1024 * 1024
@@ -29,8 +29,8 @@ def read_md(path: Path, max_bytes: int) -> Extracted:
         fields, body = front_matter(read_text(stream, max_bytes=max_bytes))
     text, headings = strip_markdown(body)
     first = next((heading.text for heading in headings if heading.level == 1), "")
-    metadata: dict[str, MetadataValue] = {key: fields[key] for key in ("author", "lang") if fields.get(key)}
-    return Extracted(text, fields.get("title") or first, headings, to_rfc3339(fields.get("date")), metadata)
+    title, date = take_title(fields, first), to_rfc3339(fields.pop("date", None))
+    return Extracted(text, title, headings, date, fields)
 
 
 def open_bytes(path: Path) -> BinaryIO:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,12 +11,31 @@ from pathlib import Path
 
 from indexer.documents import Skipped
 from indexer.extract import DOCUMENT_FORMATS
+from indexer.extract.encoding import looks_binary
 from search.errors import SourceError
 
 TABLE_FORMATS = ("csv", "tsv", "jsonl", "ndjson", "json", "parquet")
 PACKED_FORMATS = ("txt", "csv", "tsv", "jsonl", "ndjson")
 SUPPORTED = (*DOCUMENT_FORMATS, *TABLE_FORMATS)
 MEGABYTE = 1024 * 1024
+
+_GLANCE_BYTES = 8192
+_NO_TEXT_EXTENSIONS = (
+    "3gp 7z aac aiff apk avi avif bin bmp bz2 cab class cr2 deb dll dmg dng exe flac flv gif gz heic heif ico img iso "
+    "jar jpeg jpg jxl lz4 m4a m4v mkv mov mp3 mp4 mpeg mpg nef o obj ogg ogv opus otf pack png psd pyc qcow2 rar raw "
+    "rpm so sqlite tar tgz tif tiff ttf vdi vmdk war wasm wav webm webp whl wma wmv woff woff2 xz zip zst"
+)
+_NO_TEXT = frozenset(_NO_TEXT_EXTENSIONS.split())
+"""Extensions that are never text: not worth opening the file at every ingest."""
+_MADE_BY_PROGRAMS = re.compile(
+    r"(?:\.lock|\.lockfile|[-.]lock\.[a-z]+|^go\.sum|,v|~|\.min\.[a-z]+|^desktop\.ini|^thumbs\.db|\.(?:swp|swo|tmp|temp|"
+    r"part|crdownload|bak|orig|rej|pid|map|svg|eps|ps|pem|key|crt|cer|csr))$",
+    re.IGNORECASE,
+)
+"""Names of lock files, copies made while editing, drawings and keys: text that nobody looks for."""
+_KEPT_BY_PROGRAMS = frozenset(("node_modules", "site-packages", "__pycache__", "CVS", "RCS", "SCCS", "_darcs"))
+_MARKS_OF_PROGRAMS = ({"CACHEDIR.TAG"}, {"pyvenv.cfg"}, {"HEAD", "objects", "refs"})
+"""What lies in a folder that a program keeps: caches, virtual environments, bare git repositories."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +64,7 @@ class ReadOptions:
 
 
 def format_of(name: str) -> tuple[str, bool] | None:
-    """The format of a file name and whether it is gzip-packed, or None when it is not supported."""
+    """The format that a file name tells and whether it is gzip-packed, or None when it tells none that is supported."""
     stem, _, extension = name.lower().rpartition(".")
     if extension == "gz":
         packed = stem.rpartition(".")[2] if "." in stem else ""
@@ -52,10 +72,16 @@ def format_of(name: str) -> tuple[str, bool] | None:
     return (extension, False) if stem and extension in SUPPORTED else None
 
 
+def extension_of(name: str) -> str:
+    """How to call the extension of a file name to people."""
+    return "".join(Path(name).suffixes[-2:] if name.lower().endswith(".gz") else Path(name).suffix) or "no extension"
+
+
 def iter_files(root: Path, *, options: ReadOptions) -> Iterator[SourceFile | Skipped]:
     """Yield the files below a folder, or the one file, sorted by name within each folder.
 
-    Hidden files and folders are left out. A link is followed only to what would not be read under its own name.
+    Hidden files and folders are left out. A link is followed only to what would not be read under its own name. A file
+    whose name tells no supported format is yielded when it begins like text.
 
     Raises:
         SourceError: `root` does not exist or cannot be looked into.
@@ -80,17 +106,18 @@ class _Walk:
     root: Path
     linked: set[tuple[int, int]] = field(default_factory=set)
 
-    def folder(self, path: Path, relative: str) -> Iterator[SourceFile | Skipped]:
+    def folder(self, path: Path, relative: str, *, by_program: bool = False) -> Iterator[SourceFile | Skipped]:
         try:
             with os.scandir(path) as entries:
                 names = sorted(entry.name for entry in entries if not _hidden(entry.name))
         except OSError as error:
             yield Skipped(relative.rstrip("/") or ".", f"folder cannot be read: {_reason(error)}")
             return
+        by_program |= path.name in _KEPT_BY_PROGRAMS or any(mark <= {*names} for mark in _MARKS_OF_PROGRAMS)
         for name in names:
-            yield from self._entry(path / name, relative + printable(name))
+            yield from self._entry(path / name, relative + printable(name), by_program)
 
-    def _entry(self, path: Path, relative: str) -> Iterator[SourceFile | Skipped]:
+    def _entry(self, path: Path, relative: str, by_program: bool) -> Iterator[SourceFile | Skipped]:
         try:
             if path.is_symlink():
                 path = self._follow(path)
@@ -99,9 +126,9 @@ class _Walk:
             yield Skipped(relative, _reason(error))
             return
         if is_folder:
-            yield from self.folder(path, relative + "/")
+            yield from self.folder(path, relative + "/", by_program=by_program)
         else:
-            yield _source_file(path, relative)
+            yield _source_file(path, relative, by_program=by_program)
 
     def _follow(self, link: Path) -> Path:
         try:
@@ -124,14 +151,10 @@ class _Walk:
         return target
 
 
-def _source_file(path: Path, relative: str) -> SourceFile | Skipped:
-    if format_of(relative) is None:
-        extension = "".join(Path(relative).suffixes[-2:]) if relative.lower().endswith(".gz") else Path(relative).suffix
-        return Skipped(
-            relative,
-            f"format not supported: {extension or 'no extension'}; supported: {', '.join(SUPPORTED)} "
-            f"and {', '.join(name + '.gz' for name in PACKED_FORMATS)}",
-        )
+def _source_file(path: Path, relative: str, *, by_program: bool = False) -> SourceFile | Skipped:
+    known = format_of(relative) is not None
+    if not known and (by_program or not _may_be_text(relative)):
+        return Skipped(relative, _not_supported(relative))
     try:
         status = path.stat()
     except OSError as error:
@@ -140,7 +163,25 @@ def _source_file(path: Path, relative: str) -> SourceFile | Skipped:
         return Skipped(relative, "not a regular file")
     if not os.access(path, os.R_OK):
         return Skipped(relative, "cannot be read: Permission denied")
+    if not known:
+        try:
+            with path.open("rb") as file:
+                head = file.read(_GLANCE_BYTES)
+        except OSError as error:
+            return Skipped(relative, f"cannot be read: {_reason(error)}")
+        if looks_binary(head):
+            return Skipped(relative, _not_supported(relative))
     return SourceFile(path, relative, status.st_size, status.st_mtime_ns)
+
+
+def _may_be_text(name: str) -> bool:
+    base = name.rpartition("/")[2]
+    return base.lower().rpartition(".")[2] not in _NO_TEXT and not _MADE_BY_PROGRAMS.search(base)
+
+
+def _not_supported(name: str) -> str:
+    packed = ", ".join(f"{name}.gz" for name in PACKED_FORMATS)
+    return f"format not supported: {extension_of(name)}; supported: {', '.join(SUPPORTED)}, {packed} and plain text"
 
 
 def _hidden(name: str) -> bool:

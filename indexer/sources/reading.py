@@ -17,7 +17,7 @@ def iter_documents(file: SourceFile, options: ReadOptions) -> Iterator[Document 
 
     Whatever cannot be read comes out as `Skipped` with its reason; nothing of the file's content makes this raise.
     """
-    name, packed = format_of(file.relative) or ("", False)
+    name, packed = format_of(file.relative) or ("txt", False)
     if file.size == 0:
         yield Skipped(file.relative, "empty")
         return

@@ -11,28 +11,24 @@ import threading
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime, time
+from datetime import date
 from decimal import Decimal
 
 from indexer.documents import Document, Skipped
 from indexer.extract.dates import to_rfc3339
 from indexer.extract.encoding import clean, detect_stream, read_text
+from indexer.extract.metadata import metadata_field
 from indexer.extract.plain import open_bytes
+from indexer.sources.column_names import DATE, ID, TEXT, TITLE, guess_columns
 from indexer.sources.files import MEGABYTE, ReadOptions, SourceFile
 from search.errors import SourceError
-from search.records import MetadataValue
+from search.records import MetadataField
 
 STREAMED_FORMATS = ("csv", "tsv", "jsonl", "ndjson", "parquet")
 MAX_LINE_CHARS = 64 * MEGABYTE
 MAX_FIELD_CHARS = 16 * MEGABYTE
 _PEEK_RECORDS = 100
 _PARQUET_ROWS = 512
-_TEXT_NAMES = ("text", "content", "contents", "body", "passage", "answer", "document", "paragraph", "description",
-               "abstract", "message", "article", "context")  # fmt: skip
-_TITLE_NAMES = ("title", "question", "name", "subject", "heading", "headline")
-_ID_NAMES = ("id", "_id", "doc_id", "docid", "key", "url")
-_DATE_NAMES = ("date", "created", "published", "timestamp", "created_at", "published_at", "datetime", "updated")
-_LARGEST_NUMBER = 2**63
 _CSV_LOCK = threading.Lock()
 
 Row = tuple[int, Mapping[str, object]]
@@ -85,16 +81,13 @@ def choose_columns(names: list[str], sample: list[Mapping[str, object]], options
         raise SourceError(
             f"no column {', '.join(map(repr, missing))}; the columns are {', '.join(map(repr, names[:50]))}"
         )
-    by_lower = {name.strip().lower(): name for name in reversed(names)}
-
-    def usual(candidates: Iterable[str]) -> str | None:
-        return next((by_lower[name] for name in candidates if name in by_lower), None)
-
-    title = options.title_column or usual(_TITLE_NAMES)
-    key = options.id_column or usual(_ID_NAMES)
-    day = options.date_column or usual(_DATE_NAMES)
-    guess = usual(name for name in _TEXT_NAMES if by_lower.get(name) not in (title, key, day))
-    text = options.text_columns or ((guess,) if guess else ())
+    given = {
+        part: tuple(filter(None, (column,)))
+        for part, column in ((TITLE, options.title_column), (ID, options.id_column), (DATE, options.date_column))
+    }
+    guessed = guess_columns(names, sample, {**given, TEXT: options.text_columns})
+    title, key, day = (next(iter(given[part]), guessed.get(part)) for part in (TITLE, ID, DATE))
+    text = options.text_columns or ((guessed[TEXT],) if TEXT in guessed else ())
     if not text:
         strings = [name for name in names if any(isinstance(row.get(name), str) for row in sample)]
         text = tuple(name for name in strings if name not in (title, key, day)) or (
@@ -156,22 +149,9 @@ def _string(value: object) -> str:
     return str(value) if isinstance(value, int | float | Decimal | date) else ""
 
 
-def _metadata(row: Mapping[str, object], columns: Columns) -> dict[str, MetadataValue]:
-    found: dict[str, MetadataValue] = {}
-    for name, value in row.items():
-        if name in columns.used:
-            continue
-        if isinstance(value, date | datetime | time):
-            value = to_rfc3339(value) or value.isoformat()
-        elif isinstance(value, Decimal):
-            value = float(value)
-        if isinstance(value, float) and not math.isfinite(value):
-            continue
-        if isinstance(value, int | float) and not -_LARGEST_NUMBER <= value < _LARGEST_NUMBER:
-            value = str(value)  # stores keep 64 bits
-        if isinstance(value, str | int | float) and value != "":
-            found[clean(name)] = clean(value) if isinstance(value, str) else value
-    return found
+def _metadata(row: Mapping[str, object], columns: Columns) -> dict[str, MetadataField]:
+    fields = ((name, metadata_field(value)) for name, value in row.items() if name not in columns.used)
+    return {clean(name): value for name, value in fields if value is not None}
 
 
 def _lines(file: SourceFile, *, newline: str) -> io.TextIOWrapper:

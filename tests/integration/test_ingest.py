@@ -10,20 +10,26 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from qdrant_client import QdrantClient
 
 from indexer import build
+from indexer.console import describe, progress_bar, warning_if_empty
 from indexer.documents import Document, Skipped
+from indexer.ledger import Ledger
 from indexer.pipeline import IngestOptions, Summary
 from indexer.sources import ReadOptions, SourceFile, iter_documents
+from search.cli import as_text, build_filter
 from search.engine import Engine, Mode
-from search.errors import EncoderMismatchError, IndexNotFoundError, QueryError, SourceError
+from search.errors import EncoderMismatchError, IndexFormatError, IndexNotFoundError, QueryError, SourceError
 from search.index import IndexFolder
+from search.lexical import document_vector
 from search.records import Filter, Match
 from search.settings import Settings, load_settings
+from search.store.edge import EdgeStore
 from tests.conftest import FakeEncoder
 
 FILES = {
@@ -193,6 +199,48 @@ def test_status_and_dry_run(corpus: Path, settings: Settings, fake_encoder: Fake
     assert (again.documents, again.unchanged) == (1, len(FILES) - 1)
 
 
+def test_words_that_another_version_cut_are_cut_again_without_encoding(
+    corpus: Path, settings: Settings, fake_encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        for module in ("indexer.build", "search.engine"):
+            patch.setattr(f"{module}.LEXICAL_VERSION", 1)
+        patch.setattr("indexer.pipeline.document_vector", lambda text: document_vector(text.replace("é", "x")))
+        ingest(corpus, settings, fake_encoder)
+        assert found(settings, fake_encoder, "velo reparer", mode=Mode.LEXICAL) == []
+    with pytest.raises(IndexFormatError, match="Run `indexer ingest` on any of its folders"):
+        found(settings, fake_encoder, "Brot")
+    encoded = len(fake_encoder.encoded)
+    assert ingest(corpus, settings, fake_encoder).unchanged == len(FILES)
+    assert len(fake_encoder.encoded) == encoded
+    assert found(settings, fake_encoder, "velo reparer", mode=Mode.LEXICAL) == ["fr/vélo.txt"]
+    assert found(settings, fake_encoder, "Sauerteig Mehl")[0] == "de/Brot.md"
+
+
+def test_a_server_collection_is_filled_in_place(
+    corpus: Path, tmp_path: Path, fake_encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = QdrantClient(":memory:")
+    monkeypatch.setattr(client, "close", lambda: None)
+    for module in ("indexer.build", "search.store.server"):
+        monkeypatch.setattr(f"{module}.connect", lambda _url, _key: client)
+    settings = load_settings(home=tmp_path / "home", index="docs", store="http://localhost:6333")
+    with monkeypatch.context() as patch:
+        for module in ("indexer.build", "search.engine"):
+            patch.setattr(f"{module}.LEXICAL_VERSION", 1)
+        patch.setattr("indexer.pipeline.document_vector", lambda text: document_vector(text.replace("é", "x")))
+        ingest(corpus, settings, fake_encoder)
+        assert found(settings, fake_encoder, "velo reparer", mode=Mode.LEXICAL) == []
+    with pytest.raises(IndexFormatError):
+        found(settings, fake_encoder, "Brot")
+    encoded = len(fake_encoder.encoded)
+    assert ingest(corpus, settings, fake_encoder).unchanged == len(FILES)
+    assert len(fake_encoder.encoded) == encoded
+    assert found(settings, fake_encoder, "velo reparer", mode=Mode.LEXICAL) == ["fr/vélo.txt"]
+    build.remove(settings, None)
+    assert build.status(settings).manifest.languages == {}
+
+
 def test_another_encoder_is_refused_with_the_way_out(
     corpus: Path, settings: Settings, fake_encoder: FakeEncoder
 ) -> None:
@@ -344,6 +392,20 @@ def test_wrong_options_are_explained(
         found(settings, fake_encoder, "Brot", **options)
 
 
+@pytest.mark.parametrize(
+    ("lang", "near"), [("zz", "zh"), ("deu", "de"), ("jp", "ja"), ("zh-CN", "zh"), ("klingon", "")]
+)
+def test_an_unknown_language_is_explained(
+    lang: str, near: str, corpus: Path, settings: Settings, fake_encoder: FakeEncoder
+) -> None:
+    ingest(corpus, settings, fake_encoder)
+    with pytest.raises(QueryError, match=f"unknown language '{lang}'.*{near}.*; the index holds .*hi") as error:
+        found(settings, fake_encoder, "Brot", filter=Filter((Match("lang", (lang,)),)))
+    assert str(error.value).count("?") == bool(near)
+    for other in ("nl", "und"):
+        assert found(settings, fake_encoder, "Brot", filter=Filter((Match("lang", (other,)),))) == []
+
+
 def test_pages_do_not_overlap(corpus: Path, settings: Settings, fake_encoder: FakeEncoder) -> None:
     ingest(corpus, settings, fake_encoder)
     whole = found(settings, fake_encoder, "Wasser", k=7)
@@ -386,6 +448,166 @@ def test_a_change_that_was_interrupted_and_undone_loses_nothing(
     assert "de/Brot.md" in found(settings, fake_encoder, "Sauerteig Mehl")
 
 
+def chunks_of(settings: Settings) -> list[tuple[str, int]]:
+    engine = Engine(settings, FakeEncoder())  # type: ignore[arg-type]
+    try:
+        return sorted((point.chunk.document_id, point.chunk.number) for point in engine.index().store.iter_points())
+    finally:
+        engine.close()
+
+
+def interrupted_ingest(corpus: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ingest that stops where it hurts most: chunks are in the store, no document is recorded."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "put_documents", lambda _ledger, rows: 1 / 0 if rows else None)
+        with pytest.raises(ZeroDivisionError):
+            build.ingest(corpus, settings, encoder=FakeEncoder())  # type: ignore[arg-type]
+
+
+LONG = "Ein langer Satz über das Wetter im Herbst. " * 200
+
+
+@pytest.mark.parametrize("after", ["Nur noch ein Satz.", None])
+def test_chunks_of_an_interrupted_run_do_not_stay(
+    after: str | None, corpus: Path, settings: Settings, fake_encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for first in (False, True):
+        (corpus / "long.txt").write_text(LONG + str(first), encoding="utf-8")
+        interrupted_ingest(corpus, settings, monkeypatch)
+        (corpus / "long.txt").unlink() if after is None else (corpus / "long.txt").write_text(after, encoding="utf-8")
+        ingest(corpus, settings, fake_encoder)
+        wanted = {(name, 0) for name in FILES} | ({("long.txt", 0)} if after else set())
+        assert chunks_of(settings) == sorted(wanted)
+
+
+def test_records_that_an_interrupted_run_wrote_and_that_are_gone_do_not_stay(
+    tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "t.jsonl"
+    table.write_text('{"id": "a", "text": "Ein Satz."}\n{"id": "b", "text": "Noch einer."}\n', encoding="utf-8")
+    interrupted_ingest(table, settings, monkeypatch)
+    table.write_text('{"id": "b", "text": "Noch einer."}\n', encoding="utf-8")
+    ingest(table, settings, fake_encoder)
+    assert chunks_of(settings) == [("t.jsonl#b", 0)]
+
+
+def test_old_chunks_are_removed_a_batch_at_a_time(
+    tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "t.jsonl"
+    removed: list[int] = []
+    delete = EdgeStore.delete_documents
+
+    def counting(store: EdgeStore, ids: Sequence[str]) -> None:
+        removed.append(len(ids))
+        delete(store, ids)
+
+    monkeypatch.setattr(EdgeStore, "delete_documents", counting)
+    for version in (1, 2):
+        rows = [{"id": i, "text": f"Frage {i} in der Fassung {version}."} for i in range(600)]
+        table.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+        removed.clear()
+        assert ingest(table, settings, fake_encoder).documents == 600
+        assert sum(removed) == 600
+        assert len([size for size in removed if size]) <= 3
+    assert build.status(settings).manifest.chunks == 600
+
+
+def test_a_folder_above_one_that_was_ingested_reads_no_file_twice(
+    corpus: Path, settings: Settings, fake_encoder: FakeEncoder
+) -> None:
+    ingest(corpus / "de", settings, fake_encoder)
+    above = ingest(corpus, settings, fake_encoder)
+    assert (above.documents, above.unchanged) == (len(FILES) - 1, 1)
+    names = {"Brot.md", *(f"corpus/{name}" for name in FILES if not name.startswith("de/"))}
+    assert chunks_of(settings) == sorted((name, 0) for name in names)
+    assert build.dry_run(corpus, IngestOptions(), settings).unchanged == len(FILES)
+    assert ingest(corpus, settings, fake_encoder).unchanged == len(FILES)
+    (corpus / "de" / "Käse.txt").write_text("Käse reift lange im Keller.", encoding="utf-8")
+    (corpus / "de" / "Brot.md").unlink()
+    changed = ingest(corpus, settings, fake_encoder)
+    assert (changed.documents, changed.removed) == (1, 1)
+    assert chunks_of(settings) == sorted((name, 0) for name in names - {"Brot.md"} | {"Käse.txt"})
+    assert ingest(corpus / "de", settings, fake_encoder).unchanged == 1
+
+
+def test_a_hidden_folder_that_was_ingested_by_itself_stays(
+    corpus: Path, settings: Settings, fake_encoder: FakeEncoder
+) -> None:
+    (corpus / ".private").mkdir()
+    (corpus / ".private" / "geheim.txt").write_text("Ein Geheimnis unter dem Teppich.", encoding="utf-8")
+    ingest(corpus / ".private", settings, fake_encoder)
+    assert ingest(corpus, settings, fake_encoder).removed == 0
+    assert ("geheim.txt", 0) in chunks_of(settings)
+
+
+def test_an_index_without_documents_has_no_languages(
+    corpus: Path, settings: Settings, fake_encoder: FakeEncoder
+) -> None:
+    ingest(corpus, settings, fake_encoder)
+    build.remove(settings, None)
+    assert build.status(settings).manifest.languages == {}
+
+
+def test_a_folder_without_documents_is_said_to_be_one(
+    tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder
+) -> None:
+    root = tmp_path / "empty"
+    root.mkdir()
+    said = warning_if_empty(ingest(root, settings, fake_encoder), root) or ""
+    assert said.startswith(f"warning: nothing to search in {root}: no files; formats read: txt, md")
+    (root / "photo.jpg").write_bytes(b"\xff\xd8\xff")
+    (root / "blank.txt").write_text(" ", encoding="utf-8")
+    for _ in range(2):
+        summary = ingest(root, settings, fake_encoder)
+        assert "2 files, none of them with text" in (warning_if_empty(summary, root) or "")
+    (root / "t.jsonl").write_text('{"text": "Ein Satz."}\n{"text": \n', encoding="utf-8")
+    for _ in range(2):
+        summary = ingest(root, settings, fake_encoder)
+        assert warning_if_empty(summary, root) is None
+        assert len(summary.skipped) == 3
+
+
+def test_files_read_as_text_are_counted(corpus: Path, settings: Settings, fake_encoder: FakeEncoder) -> None:
+    for name in ("README", "LICENSE", "server.log"):
+        (corpus / name).write_text("Der Server wurde neu gestartet.", encoding="utf-8")
+    summary = ingest(corpus, settings, fake_encoder)
+    assert summary.as_text == {"no extension": 2, ".log": 1}
+    assert "read as plain text, for want of a known format: 2 no extension, 1 .log" in describe(summary)
+    assert build.dry_run(corpus, IngestOptions(), settings).unchanged == len(FILES) + 3
+
+
+def test_one_is_not_written_as_many(tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder) -> None:
+    (tmp_path / "a.txt").write_text("Ein Satz über Brot.", encoding="utf-8")
+    said = describe(ingest(tmp_path / "a.txt", settings, fake_encoder))
+    assert said.startswith(
+        "1 file: 1 read, 0 unchanged, 0 skipped; 1 document and 1 chunk written, 0 documents removed"
+    )
+    engine = Engine(settings, fake_encoder)  # type: ignore[arg-type]
+    assert as_text(engine.search("Brot"))[0].startswith("1 hit for 'Brot'")
+    engine.close()
+
+
+def test_a_folder_is_walked_for_its_size_only_when_that_is_shown() -> None:
+    with progress_bar(lambda: 1 // 0, quiet=True) as progress:
+        progress(1, "a.txt")
+
+
+def test_front_matter_can_be_filtered_by(tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder) -> None:
+    root = tmp_path / "notes"
+    root.mkdir()
+    (root / "a.md").write_text("---\ntags: [Brot, Hefe]\nversion: 1.5\nsource: Oma\n---\nTeig gehen lassen.", "utf-8")
+    (root / "b.md").write_text("---\ntags: Hefe\nversion: 1.5.2\nlang: xx\n---\nTeig noch einmal kneten.", "utf-8")
+    (root / "c.jsonl").write_text('{"id": 1, "text": "Teig backen.", "tags": ["Brot"]}', "utf-8")
+    ingest(root, settings, fake_encoder)
+    for where, names in {
+        "tags=Brot": {"a.md", "c.jsonl#1"}, "tags=Hefe": {"a.md", "b.md"}, "version=1.5": {"a.md"},
+        "version=1.5.2": {"b.md"}, "source=Oma": {"a.md"}, "lang=xx": {"b.md"},
+    }.items():  # fmt: skip
+        chosen = build_filter(lang=None, source=None, since=None, until=None, where=[where])
+        assert set(found(settings, fake_encoder, "Teig", filter=chosen)) == names, where
+
+
 def test_a_table_that_breaks_off_keeps_the_records_behind(
     tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder
 ) -> None:
@@ -401,9 +623,7 @@ def test_a_table_that_breaks_off_keeps_the_records_behind(
     assert build.status(settings).manifest.documents == 400
 
 
-def test_numbers_that_no_store_keeps_become_text(
-    tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder
-) -> None:
+def test_numbers_that_no_store_keeps_become_text(tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder) -> None:
     table = tmp_path / "t.jsonl"
     table.write_text('{"text": "Ein Satz.", "big": 123456789012345678901234567890, "far": 1e300}', encoding="utf-8")
     assert ingest(table, settings, fake_encoder).documents == 1

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from indexer.documents import Document
 from indexer.extract.dates import to_rfc3339
 from indexer.extract.encoding import clean, decode, detect_encoding
+from indexer.extract.front_matter import front_matter
 from indexer.extract.markdown import strip_markdown
 from indexer.extract.pdf import join_lines
 from indexer.sources import ReadOptions, SourceFile, iter_documents, iter_files
@@ -224,6 +225,64 @@ def test_markdown_file(tmp_path: Path) -> None:
         (2, "見出し"),
     ]
     assert_headings_fit(document)
+
+
+def test_front_matter_becomes_metadata() -> None:
+    block = (
+        "---\nTitle: Brot\nDate: 2024-05-01\ntags: [Brot, 'пекарня', 2024]\nkeywords:\n  - a\n  - b\nyear: 2023\n"
+        "ratio: -0.5\nversion: '1.10'\ndraft: no\ndone: true\nlang: no\nat: 12:30\nzip: 01234\nempty:\nnothing: null\n"
+        "summary: >\n  Zwei\n  Zeilen\nnested:\n  deep: 1\nمؤلف: سمير\n---\n\nText.\n"
+    )
+    fields, text = front_matter(block)
+    assert text == "\nText.\n"
+    assert fields == {
+        "title": "Brot", "date": "2024-05-01", "tags": ("Brot", "пекарня", "2024"), "keywords": ("a", "b"),
+        "year": 2023, "ratio": -0.5, "version": "1.10", "draft": "no", "done": True, "lang": "no", "at": "12:30",
+        "zip": "01234", "summary": "Zwei Zeilen", "مؤلف": "سمير",
+    }  # fmt: skip
+
+
+def test_front_matter_that_people_write_though_yaml_refuses_it() -> None:
+    fields, text = front_matter("---\ntitle: Brot: ein Rezept\n# note\n\nyear: 2023\nnote: [neu] x\n---\nText")
+    assert (fields, text) == ({"title": "Brot: ein Rezept", "year": 2023, "note": "[neu] x"}, "Text")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\nJust a paragraph between rules.\n---\nText",
+        "---\n- a\n- list\n---\nText",
+        "---\ntitle: x\n\tindented: with a tab\n---\nText",
+        "---\na: *unknown\nb:\n  - {\n---\nText",
+        "---\ntitle: no end\n\nText",
+        " ---\ntitle: x\n---\nText",
+        "---\na: " + "[" * 20_000 + "\n---\nText",
+        "---\na: " + "{a: " * 10_000 + "\n---\nText",
+        "---\n" + "key: value\n" * 10_000 + "---\nText",
+    ],
+)
+def test_what_is_no_front_matter_stays_text(text: str) -> None:
+    started = time.monotonic()
+    assert front_matter(text) == ({}, text)
+    assert time.monotonic() - started < 5
+
+
+def test_hostile_front_matter_stays_small() -> None:
+    aliases = "".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9) if i else 'x'}]\n" for i in range(40))
+    fields, text = front_matter(f"---\n{aliases}e: !!python/object/apply:os.system [ls]\nbig: {'9' * 5000}\n---\nText")
+    assert text == "Text"
+    assert fields == {"l0": ("x",), "e": ("ls",), "big": "9" * 5000}
+
+
+def test_front_matter_of_a_web_page(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(
+        "---\ntitle: Der Titel\ntags: [a, b]\ndate: 2024-05-01\n---\n"
+        "<html><title>x</title><body><p>Text 字</p></body></html>",
+        encoding="utf-8",
+    )
+    document = read(tmp_path / "a.html")
+    assert (document.title, document.text, document.date) == ("Der Titel", "Text 字", "2024-05-01T00:00:00Z")
+    assert document.metadata == {"tags": ("a", "b")}
 
 
 @pytest.mark.parametrize(

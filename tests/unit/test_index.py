@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from search.errors import IndexBusyError, IndexFormatError, IndexNotFoundError, 
 from search.files import allocated_bytes
 from search.index import MANIFEST, IndexFolder
 from search.manifest import IndexManifest, now, parse_manifest
+from search.readers import UNUSED_S, ReaderView, make_view
 
 
 def manifest(**changes: object) -> IndexManifest:
@@ -222,13 +225,82 @@ def test_a_file_in_the_way_is_explained(tmp_path: Path) -> None:
         pass
 
 
+def other_view(mine: ReaderView, name: str, *, unused_s: float = 0.0, locks: bool = True) -> Path:
+    """A view as another process leaves it behind."""
+    path = mine.path.with_name(name)
+    path.mkdir()
+    if locks:
+        (path / "reader.lock").touch()
+        moment = time.time() - unused_s
+        os.utime(path / "reader.lock", (moment, moment))
+    return path
+
+
 def test_views_of_readers_that_are_gone_are_removed(tmp_path: Path) -> None:
     folder = IndexFolder(tmp_path / "index")
     publish(folder, "one")
     mine = folder.new_reader_view()
-    gone = mine.with_name(mine.name.replace(str(os.getpid()), str(2**22 + 1)))
-    gone.mkdir()
-    other_machine = mine.with_name("elsewhere-1-abc")
-    other_machine.mkdir()
-    folder.new_reader_view()
-    assert (mine.exists(), gone.exists(), other_machine.exists()) == (True, False, True)
+    here, nobody, long_ago = socket.gethostname(), 2**22 + 1, UNUSED_S + 60
+    os.utime(mine.path / "reader.lock", (1, 1))
+    gone = [
+        other_view(mine, f"{here}-{nobody}-a"),
+        other_view(mine, f"{here}-{nobody}-b", locks=False),
+        other_view(mine, f"{here}-{os.getpid()}-c", unused_s=long_ago),
+        other_view(mine, "else-where-1-d", unused_s=long_ago),
+    ]
+    kept = [
+        mine.path,
+        other_view(mine, f"{here}-{os.getpid()}-e"),
+        other_view(mine, "else-where-1-f"),
+        other_view(mine, "else-where-1-g", locks=False),
+    ]
+    second = folder.new_reader_view()
+    assert [path.exists() for path in gone] == [False] * 4
+    assert [path.exists() for path in kept] == [True] * 4
+    mine.close()
+    second.close()
+    assert not mine.path.exists()
+
+
+HOLDER = """
+    import os, sys, time
+    from pathlib import Path
+    from search.readers import make_view
+    view = make_view(Path(sys.argv[1]))
+    os.utime(view.path / "reader.lock", (1, 1))
+    view.path.rename(view.path.with_name("other-machine-1-x"))
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_view_in_use_stays_whatever_its_name_and_age_and_goes_after_a_kill(tmp_path: Path) -> None:
+    readers = tmp_path / "readers"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(HOLDER), str(readers)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    view = readers / "other-machine-1-x"
+    make_view(readers).close()
+    assert view.exists()
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    make_view(readers).close()
+    assert not view.exists()
+
+
+def test_a_view_that_is_used_says_so_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    view = make_view(tmp_path / "readers")
+    lock = view.path / "reader.lock"
+    os.utime(lock, (1, 1))
+    view.keep()
+    assert lock.stat().st_mtime == 1
+    later = time.monotonic() + 3600
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    view.keep()
+    assert lock.stat().st_mtime > 1
+    view.close()

@@ -34,6 +34,11 @@ SCRIPTS = [
         ("I ❤ 🦄", ["i", "❤", "🦄"]),
         ("الكتاب", ["الكتاب", "كتاب*"]),
         ("می\u200cخواهم", ["مي", "خواهم", "خواه*"]),
+        ("Zürich", ["zurich", "zuri*", "zurich*"]),
+        ("l'Œuvre", ["l", "oeuvre", "oeuv*", "oeuvre*"]),
+        ("Łódź smørbrød", ["lodz", "lodz*", "smorbrod", "smor*", "smorbr*"]),
+        ("thường", ["thường", "thườ*", "thường*"]),
+        ("й", ["й"]),
         (" \n\t.,!—_", []),
     ],
 )
@@ -45,6 +50,9 @@ def test_terms(text: str, terms: list[str]) -> None:
     ("query", "text"),
     [
         ("cafe\u0301", "café"),
+        ("cafe", "café"),
+        ("kosullar", "koşullar"),
+        ("a\u0301\u0300x", "ax"),
         ("ΑΘΗΝΑ", "Αθήνα"),
         ("ISPARTA istanbul", "Isparta İstanbul"),
         ("كتاب", "كِتَابٌ"),
@@ -62,6 +70,13 @@ def test_terms(text: str, terms: list[str]) -> None:
 )
 def test_spellings_that_readers_take_for_the_same_meet(query: str, text: str) -> None:
     assert tokenize(query) == tokenize(text) != []
+
+
+@pytest.mark.parametrize(("query", "text"), [("duong", "Đường"), ("pho Ha Noi", "phở Hà Nội"), ("omo", "ọmọ")])
+def test_vietnamese_words_keep_their_accents_and_are_found_without(query: str, text: str) -> None:
+    assert set(query_vector(query).indices) <= set(document_vector(text).indices)
+    assert set(query_vector(text).indices) <= set(document_vector(text).indices)
+    assert not set(query_vector(text).indices) <= set(document_vector(query).indices)
 
 
 @pytest.mark.parametrize(

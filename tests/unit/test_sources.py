@@ -141,15 +141,51 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_other_formats_and_special_files(tmp_path: Path) -> None:
-    for name in ("a.xyz", "README", "b.md.gz", "c.tar.gz"):
+    for name in ("a.mp4", "b.md.gz", "c.tar.gz"):
         write(tmp_path / name, "x")
-    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "program").write_bytes(b"\x7fELF" + bytes(100))
+    (tmp_path / "table.dat").write_bytes(bytes(range(256)) * 40)
+    os.mkfifo(tmp_path / "pipe")
     files, skipped = walk(tmp_path)
     assert files == []
-    assert skipped["a.xyz"].startswith("format not supported: .xyz; supported: txt, md, html")
-    assert skipped["README"].startswith("format not supported: no extension; ")
+    assert skipped["a.mp4"].startswith("format not supported: .mp4; supported: txt, md, markdown, html")
     assert skipped["b.md.gz"].startswith("format not supported: .md.gz; ")
-    assert skipped["pipe.txt"] == "not a regular file"
+    assert skipped["program"].startswith("format not supported: no extension; ")
+    assert skipped["table.dat"].startswith("format not supported: .dat; ")
+    assert skipped["pipe"] == "not a regular file"
+
+
+@pytest.mark.parametrize(
+    "name", ["README", "LICENSE", "Читайменя", "notes.2024", "lecture.rst", "server.log", "読書.org"]
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_text_under_any_name_is_read_as_text(tmp_path: Path, name: str, encoding: str) -> None:
+    text = "Библиотека открыта каждый день.\n# kein Markdown"
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    (document,) = documents(tmp_path / name)
+    assert (document.id, document.text) == (name, text)
+
+
+def test_text_that_programs_keep_is_left_out(tmp_path: Path) -> None:
+    left_out = ["Cargo.lock", "pnpm-lock.yaml", "go.sum", "notes.txt~", "app.min.js", "CVS/Entries",
+                "drawing.svg", "venv/lib/site.py", "cache/a/entry", "mirror.git/hooks/x.sample",
+                "node_modules/a/index.js"]  # fmt: skip
+    for name in left_out:
+        write(tmp_path / name, "text")
+    for name in (
+        "venv/pyvenv.cfg",
+        "cache/CACHEDIR.TAG",
+        "mirror.git/HEAD",
+        "mirror.git/objects/x",
+        "mirror.git/refs/x",
+    ):
+        write(tmp_path / name, "text")
+    write(tmp_path / "server_key", "-----BEGIN PRIVATE KEY-----\nMIIE\n")
+    write(tmp_path / "node_modules/a/README.md", "read as before")
+    write(tmp_path / "padlock", "text")
+    files, skipped = walk(tmp_path)
+    assert files == ["node_modules/a/README.md", "padlock"]
+    assert skipped.keys() >= {*left_out, "server_key", "venv/pyvenv.cfg", "mirror.git/HEAD"}
 
 
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
@@ -205,6 +241,46 @@ def test_without_a_text_column_all_strings_are_joined(tmp_path: Path) -> None:
     (document,) = documents(path)
     assert (document.id, document.text) == ("a.jsonl#7", "¿Qué?\n\nEsto.")
     assert document.metadata == {"n": 3, "ok": True}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Kennung;TITEL;Inhalt;Datum", "identifiant;Intitulé;contenu;Date de publication",
+        "Identificador;titulo;Texto;fecha",
+        "identificador;Título;conteudo;Data", "identificativo;Titolo;testo;data", "identyfikator;Tytuł;tresc;data",
+        "id;název;obsah;datum", "azonosító;Cím;szoveg;Dátum", "tunniste;otsikko;teksti;päivämäärä",
+        "kimlik;BAŞLIK;metin;tarih", "Идентификатор;Заголовок;Содержание;Дата", "id;назва;зміст;дата",
+        "编号;标题;正文;日期", "識別子;タイトル;本文;日付", "식별자;제목;본문;날짜", "المعرف;العنوان;النص;التاريخ",
+        "شناسه;عنوان;متن;تاریخ", "id;शीर्षक;पाठ;दिनांक", "מזהה;כותרת;תוכן;תאריך", "id;หัวข้อ;เนื้อหา;วันที่",
+        "id;tiêu đề;Nội dung;ngày", "id;judul;isi;tanggal", "id;Τίτλος;κειμενο;ημερομηνία", "id;শিরোনাম;বিষয়বস্তু;তারিখ",
+    ],
+)  # fmt: skip
+def test_columns_are_known_by_their_names_in_many_languages(tmp_path: Path, header: str) -> None:
+    path = write(
+        tmp_path / "a.csv", f"{header};Ort\nk1;Kopf;Der Text 字.;2024-05-01;Bonn\nk2;Fuß;Noch einer.;2024-06-01;Ulm\n"
+    )
+    first, _ = documents(path)
+    assert (first.id, first.title, first.text, first.date) == (
+        "a.csv#k1", "Kopf", "Der Text 字.", "2024-05-01T00:00:00Z"
+    )  # fmt: skip
+    assert first.metadata == {"Ort": "Bonn"}
+
+
+def test_column_names_that_could_mean_something_else_are_left_alone(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.csv", "data,Titel,titre,kennung,texte,contenu\nx1,eins,un,7,Erster,premier\nx2,zwei,deux,7,B,b\n"
+    )
+    first, _ = documents(path)
+    assert (first.id, first.title, first.date, first.metadata) == ("a.csv#1", "", None, {})
+    assert first.text == "x1\n\neins\n\nun\n\n7\n\nErster\n\npremier"
+
+
+def test_english_names_come_first(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "text,Inhalt,title,Titel,date,Datum\na,b,c,d,2024-05-01,2023-05-01\n")
+    (document,) = documents(path)
+    assert (document.text, document.title, document.date) == ("a", "c", "2024-05-01T00:00:00Z")
+    assert document.metadata == {"Inhalt": "b", "Titel": "d", "Datum": "2023-05-01"}
 
 
 def test_named_columns_win(tmp_path: Path) -> None:
@@ -286,7 +362,7 @@ def test_parquet_types(tmp_path: Path) -> None:
     pq.write_table(table, tmp_path / "a.parquet")
     first, second = documents(tmp_path / "a.parquet")
     assert (first.id, first.text, first.date) == ("a.parquet#1", "ข้อความ", "2024-05-01T08:00:00Z")
-    assert first.metadata == {"day": "2024-05-02T00:00:00Z", "price": 1.5, "score": 0.5}
+    assert first.metadata == {"day": "2024-05-02T00:00:00Z", "price": 1.5, "score": 0.5, "tags": ("a",)}
     assert (second.id, second.text, second.date, second.metadata) == ("a.parquet#2", "نص", None, {})
 
 
