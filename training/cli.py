@@ -11,6 +11,7 @@ from search.console import run
 from search.settings import load_settings
 from training.evaluate_command import evaluate_command
 from training.mine_command import mine_command
+from training.run_commands import average_command, export_command, plan_command, run_command
 from training.synthesize_command import synthesize_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Make and judge encoders.")
@@ -44,8 +45,12 @@ def offsets(
     print(f"{out}: {len(measured.languages)} languages, encoder {loaded.name} ({loaded.fingerprint})")
 
 
+app.command("run")(run_command)
+app.command("plan")(plan_command)
 app.command("mine")(mine_command)
 app.command("synthesize")(synthesize_command)
+app.command("average")(average_command)
+app.command("export")(export_command)
 app.command("evaluate")(evaluate_command)
 
 

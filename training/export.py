@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from search.encoder.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, merge_adapter
+from search.encoder.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_updates, merge_adapter
 from search.errors import TrainingError
 from training.recipe import Recipe
 
 DESCRIPTION_FILE = "panlingua.json"
+TRAINING_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*", "trainer_state.json", "training_args.bin")
+KEPT_CONFIG = ("peft_type", "r", "lora_alpha", "target_modules", "bias", "task_type")
 
 
 def export_encoder(
@@ -41,10 +43,10 @@ def export_encoder(
     work = out.with_name(f".{out.name}-new")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    if (adapter / "modules.json").is_file():
-        shutil.copytree(adapter, work, dirs_exist_ok=True)
-    else:
+    if (adapter / ADAPTER_WEIGHTS).is_file():  # first: a checkpoint of an adapter has modules.json as well
         merge_adapter(base, adapter, work)
+    else:
+        shutil.copytree(adapter, work, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*TRAINING_STATE))
     _write_prompts(work, recipe)
     record = describe(recipe, run or {}, evaluation or {})
     (work / DESCRIPTION_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False), "utf-8")
@@ -89,9 +91,11 @@ def average_adapters(adapters: Sequence[Path], out: Path, *, weights: Sequence[f
     if not adapters:
         raise TrainingError("no adapters to average")
     shares = list(weights) if weights else [1 / len(adapters)] * len(adapters)
+    updates = [load_updates(path) for path in adapters]  # refuses what is damaged or is not plain LoRA
     loaded = [load_file(path / ADAPTER_WEIGHTS) for path in adapters]
     configs = [json.loads((path / ADAPTER_CONFIG).read_text("utf-8")) for path in adapters]
-    if len(shares) != len(loaded) or any(tensors.keys() != loaded[0].keys() for tensors in loaded):
+    shapes = [{name: update.shape for name, update in found.items()} for found in updates]
+    if len(shares) != len(loaded) or any(found != shapes[0] for found in shapes):
         raise TrainingError("adapters can be averaged only when they adapt the same weights, with one share for each")
     rank = sum(int(config["r"]) for config in configs)
     merged = {}
@@ -112,12 +116,13 @@ def shrink_adapter(adapter: Path, out: Path) -> Path:
     """A copy in float16 and without paths of the machine that trained it: what is committed."""
     from safetensors.numpy import load_file, save_file
 
+    load_updates(adapter)  # refuses what cannot be merged: the copy would not show it
     out.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.astype(np.float16) for name, value in load_file(adapter / ADAPTER_WEIGHTS).items()}
     save_file(tensors, out / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     config = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8"))
-    kept = {key: config[key] for key in ("peft_type", "r", "lora_alpha", "target_modules", "bias", "task_type")}
-    (out / ADAPTER_CONFIG).write_text(json.dumps({**kept, "target_modules": sorted(kept["target_modules"])}, indent=2), "utf-8")
+    kept = {key: config[key] for key in KEPT_CONFIG} | {"target_modules": sorted(config["target_modules"])}
+    (out / ADAPTER_CONFIG).write_text(json.dumps(kept, indent=2), "utf-8")
     return out
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from training.model import count_processes
 from training.recipe import Objective, Stream, Training
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def build_loss(model: SentenceTransformer, stream: Stream, training: Training) -> torch.nn.Module:
-    """Loss of a stream, over all Matryoshka dimensions where asked.
+    """Loss of a stream; where asked, its mean over the Matryoshka dimensions.
 
     - retrieval, paraphrase, NLI: InfoNCE with in-batch and given negatives (van den Oord et al., 2018, equation 4).
     - bitext: the same in both directions.
@@ -35,18 +36,15 @@ def build_loss(model: SentenceTransformer, stream: Stream, training: Training) -
         case objective:
             loss = _contrastive(model, stream, training, symmetric=objective is Objective.BITEXT)
     dims = list(training.matryoshka)
-    return losses.MatryoshkaLoss(model, loss, dims) if dims else loss
+    return losses.MatryoshkaLoss(model, loss, dims, [1 / len(dims)] * len(dims)) if dims else loss
 
 
-def _contrastive(
-    model: SentenceTransformer, stream: Stream, training: Training, *, symmetric: bool
-) -> torch.nn.Module:
-    import torch
+def _contrastive(model: SentenceTransformer, stream: Stream, training: Training, *, symmetric: bool) -> torch.nn.Module:
     from sentence_transformers.sentence_transformer import losses
 
-    shared = {
+    shared: dict[str, Any] = {
         "scale": 1 / stream.similarity_temperature,
-        "gather_across_devices": torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1,
+        "gather_across_devices": count_processes() > 1,
         "directions": ("query_to_doc", "doc_to_query") if symmetric else ("query_to_doc",),
         "partition_mode": "per_direction" if symmetric else "joint",
     }

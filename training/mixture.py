@@ -1,10 +1,10 @@
 """From rows to batches: one task a batch, few languages a batch, never two translations against each other.
 
-Batches are planned before training, from a seed, so that a run can be resumed exactly, counted and looked at. A batch is
-drawn in three steps: a dataset of the stream, by temperature; the languages that meet in it, by temperature; pairs of
-those languages, each of another *family* (a document with its translations), so that no text is the negative of its own
-translation. With few languages a batch, every query meets wrong documents in its own language: language stops being a
-shortcut.
+Batches are planned before training, from a seed, so that a run can be resumed exactly, counted and looked at. A batch
+is drawn in three steps: a dataset of the stream, by temperature; the languages that meet in it, by temperature; pairs
+of those languages, each of another *family* (a document with its translations), so that no text is the negative of
+its own translation. With few languages a batch, every query meets wrong documents in its own language: language stops
+being a shortcut.
 
 Source: Elmahdy et al., 2024, "Synergistic Approach for Simultaneous Optimization of Monolingual, Cross-lingual, and
 Multilingual Information Retrieval", arXiv 2408.10536 (batches of same-language and cross-language pairs); Conneau and
@@ -15,17 +15,20 @@ Differs: languages are limited within a batch; documents of one family are kept 
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import NamedTuple
 
 from search.errors import TrainingDataError
+from search.text import truncate_graphemes
 from training.data.cleaning import canonical_text
 from training.data.schema import BitextRow, LabelledRow, NliRow, ParaphraseRow, RetrievalRow, Row, StsRow
 from training.recipe import Objective, Stream
 
+NEUTRAL_GRAPHEMES = 400
+"""Longer texts are cut: a language shows in a few words, and teacher and student should see the same ones."""
 TRIES = 20
 """Draws for one place in a batch before it stays empty."""
 
@@ -58,21 +61,32 @@ class Batch:
 
 @dataclass
 class Pool:
-    """The items of one dataset, by the languages of their queries."""
+    """The items of one dataset, by the languages of their queries; and in which languages there are two documents."""
 
     items: list[Item]
     by_lang: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    answerable: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for place, item in enumerate(self.items):
             for lang in {query.lang for query in item.queries}:
                 self.by_lang[lang].append(place)
+        owners: dict[str, set[str]] = defaultdict(set)
+        for item in self.items:
+            for document in item.documents:
+                owners[document.lang].add(item.family)
+        self.answerable = frozenset(lang for lang, families in owners.items() if len(families) > 1)
+
+    @property
+    def families(self) -> int:
+        """How many documents there are, translations not counted."""
+        return len({item.family for item in self.items if item.queries})
 
 
 def build_items(rows: Iterable[Row]) -> list[Item]:
     """Families of the rows of one dataset and one contrastive task, in the order of their first rows.
 
-    Queries that belong to several families ("Introduction") are left out: their other documents would be taken for wrong.
+    Queries that belong to several families ("Introduction") are left out: their other answers would be taken for wrong.
     A family in one language is split by document, so that each query keeps its own answer.
     """
     families: dict[str, list[RetrievalRow]] = defaultdict(list)
@@ -118,9 +132,7 @@ def _retrieval_items(family: str, rows: Sequence[RetrievalRow]) -> list[Item]:
     ]
 
 
-def plan_batches(
-    rows: Mapping[str, Sequence[Row]], streams: Sequence[Stream], *, steps: int, seed: int
-) -> list[Batch]:
+def plan_batches(rows: Mapping[str, Sequence[Row]], streams: Sequence[Stream], *, steps: int, seed: int) -> list[Batch]:
     """Batches for `steps` steps.
 
     Args:
@@ -151,9 +163,7 @@ def _interleave(weights: Sequence[float], steps: int, rng: random.Random) -> lis
     return order
 
 
-def _source(
-    number: int, stream: Stream, rows: Mapping[str, Sequence[Row]], rng: random.Random
-) -> Callable[[], Batch]:
+def _source(number: int, stream: Stream, rows: Mapping[str, Sequence[Row]], rng: random.Random) -> Callable[[], Batch]:
     wanted = {
         Objective.RETRIEVAL: RetrievalRow, Objective.BITEXT: BitextRow, Objective.PARAPHRASE: ParaphraseRow,
         Objective.NLI: NliRow, Objective.STS: StsRow, Objective.CLASSIFICATION: LabelledRow,
@@ -179,13 +189,13 @@ def _source(
             return NeutralSource(number, stream, chosen, rng)
         case _:
             pools = {name: Pool(build_items(members)) for name, members in chosen.items()}
-            pools = {name: pool for name, pool in pools.items() if pool.by_lang}
             _check_size(number, stream, pools)
-            return lambda: _draw_pairs(number, stream, pools, rng)
+            usable = {name: pool for name, pool in pools.items() if pool.families > 1}
+            return lambda: _draw_pairs(number, stream, usable, rng)
 
 
 def _check_size(number: int, stream: Stream, pools: Mapping[str, Pool]) -> None:
-    largest = max((len(pool.items) for pool in pools.values()), default=0)
+    largest = max((pool.families for pool in pools.values()), default=0)
     if largest < 2:
         raise TrainingDataError(
             f"stream {number + 1} ({stream.objective}): in-batch negatives need two documents; the data has {largest}."
@@ -212,8 +222,28 @@ def _draw_langs(sizes: Mapping[str, int], count: int, temperature: float, rng: r
 
 
 def _draw_pairs(number: int, stream: Stream, pools: Mapping[str, Pool], rng: random.Random) -> Batch:
-    pool = pools[_draw({name: len(pool.items) for name, pool in pools.items()}, stream.temperature, rng)]
-    langs = _draw_langs({lang: len(at) for lang, at in pool.by_lang.items()}, stream.languages, stream.temperature, rng)
+    for _ in range(TRIES):
+        pool = pools[_draw({name: len(pool.items) for name, pool in pools.items()}, stream.temperature, rng)]
+        sizes = {lang: len(at) for lang, at in pool.by_lang.items()}
+        langs = _draw_langs(sizes, stream.languages, stream.temperature, rng)
+        rows, pairs, families = _draw_rows(stream, pool, langs, rng)
+        if len(rows) > 1:
+            break
+    else:
+        raise TrainingDataError(
+            f"stream {number + 1} ({stream.objective}): no two documents can meet in a batch of {stream.languages} "
+            "languages; raise `languages`, or bring more data in each."
+        )
+    negatives = min(_wanted_negatives(stream), max(map(len, rows)) - 2)
+    filled = [_fill(row, negatives, pair[0], pool, families, rng) for row, pair in zip(rows, pairs, strict=True)]
+    columns = ("anchor", "positive", *(f"negative_{i + 1}" for i in range(negatives)))
+    return Batch(number, columns, tuple(filled), tuple(pairs))
+
+
+def _draw_rows(
+    stream: Stream, pool: Pool, langs: Sequence[str], rng: random.Random
+) -> tuple[list[tuple[str, ...]], list[tuple[str, str]], set[str]]:
+    """Query, document and given negatives of each place, their languages, and the families that meet."""
     rows: list[tuple[str, ...]] = []
     pairs: list[tuple[str, str]] = []
     families: set[str] = set()
@@ -233,10 +263,27 @@ def _draw_pairs(number: int, stream: Stream, pools: Mapping[str, Pool], rng: ran
         rng.shuffle(given)
         rows.append((query.text, document.text, *given[: _wanted_negatives(stream)]))
         pairs.append((query.lang, document.lang))
-    negatives = min(_wanted_negatives(stream), max((len(row) for row in rows), default=2) - 2)
-    filled = [_fill(row, negatives, item_langs[0], pool, families, rng) for row, item_langs in zip(rows, pairs, strict=True)]
-    columns = ("anchor", "positive", *(f"negative_{i + 1}" for i in range(negatives)))
-    return Batch(number, columns, tuple(filled), tuple(pairs))
+    kept = _accompanied(pairs, pool.answerable)
+    return [rows[place] for place in kept], [pairs[place] for place in kept], families
+
+
+def _accompanied(pairs: Sequence[tuple[str, str]], answerable: frozenset[str]) -> list[int]:
+    """Places whose queries meet a wrong document in their own language, where the pool has any in it.
+
+    Where that would cost more than half of the batch, all stay: most documents are not in the queries' languages.
+    """
+    kept = list(range(len(pairs)))
+    while True:
+        documents = Counter(pairs[place][1] for place in kept)
+        stays = [
+            place for place in kept
+            if pairs[place][0] not in answerable or documents[pairs[place][0]] > (pairs[place][0] == pairs[place][1])
+        ]  # fmt: skip
+        if len(stays) < max(2, len(pairs) / 2):
+            return list(range(len(pairs)))
+        if len(stays) == len(kept):
+            return kept
+        kept = stays
 
 
 def _wanted_negatives(stream: Stream) -> int:
@@ -252,7 +299,7 @@ def _fill(
     found: list[str] = []
     for _ in range(TRIES * max(missing, 0)):
         item = pool.items[rng.choice(places)]
-        documents = [document.text for document in item.documents if document.lang == lang]
+        documents = [document.text for document in item.documents if document.lang == lang and document.text not in row]
         if len(found) < missing and item.family not in families and documents:
             found.append(rng.choice(documents))
     while len(found) < missing:  # a pool as small as the batch: repeat one that the batch holds as a negative already
@@ -284,9 +331,7 @@ def _choose(
     return query, rng.choice(documents) if documents else None
 
 
-def _draw_scored(
-    number: int, stream: Stream, rows: Mapping[str, Sequence[Row]], rng: random.Random
-) -> Batch:
+def _draw_scored(number: int, stream: Stream, rows: Mapping[str, Sequence[Row]], rng: random.Random) -> Batch:
     name = _draw({name: len(members) for name, members in rows.items()}, stream.temperature, rng)
     drawn = rng.sample(rows[name], min(stream.batch_size, len(rows[name])))
     scored = [row for row in drawn if isinstance(row, StsRow)]
@@ -296,9 +341,7 @@ def _draw_scored(
     )  # fmt: skip
 
 
-def _draw_labelled(
-    number: int, stream: Stream, rows: Mapping[str, Sequence[Row]], rng: random.Random
-) -> Batch:
+def _draw_labelled(number: int, stream: Stream, rows: Mapping[str, Sequence[Row]], rng: random.Random) -> Batch:
     """Texts of one dataset, at least two of each of at least two labels: a label's texts are each other's positives."""
     by_label: dict[str, list[LabelledRow]] = defaultdict(list)
     name = _draw({name: len(members) for name, members in rows.items()}, stream.temperature, rng)
@@ -329,15 +372,23 @@ class NeutralSource:
                 for lang, text, is_query in _plain_texts(row):
                     self.texts[lang][is_query].append(text)
         self.sizes = {lang: sum(map(len, kinds.values())) for lang, kinds in self.texts.items()}
+        self.kinds = {is_query for kinds in self.texts.values() for is_query, texts in kinds.items() if texts}
+        if not self.kinds:
+            raise TrainingDataError(
+                f"stream {number + 1} ({stream.objective}): its texts are those of retrieval and bitext rows; none."
+            )
 
     def __call__(self) -> Batch:
         """A batch over many languages."""
         is_query = self.rng.random() < 0.5
+        if is_query not in self.kinds:
+            is_query = not is_query
         langs = [lang for lang in self.texts if self.texts[lang][is_query]]
         drawn = [_draw({lang: self.sizes[lang] for lang in langs}, self.stream.temperature, self.rng)
                  for _ in range(self.stream.batch_size)]  # fmt: skip
         kind = "query" if is_query else "document"
-        rows = tuple((self.rng.choice(self.texts[lang][is_query]), kind) for lang in drawn)
+        texts = [self.rng.choice(self.texts[lang][is_query]) for lang in drawn]
+        rows = tuple((truncate_graphemes(text, NEUTRAL_GRAPHEMES), kind) for text in texts)
         return Batch(self.number, ("text", "kind"), rows, tuple((lang, lang) for lang in drawn))
 
 
@@ -349,3 +400,4 @@ def _plain_texts(row: Row) -> Iterable[tuple[str, str, bool]]:
         case BitextRow():
             for lang, text in zip(row.langs, row.texts, strict=True):
                 yield lang, text, True
+                yield lang, text, False

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from search.errors import RecipeError
+from search.encoder.cache import build_once
+from search.errors import EncoderError, RecipeError
 from training.recipe import Lora, Recipe
 
 if TYPE_CHECKING:
@@ -23,15 +26,69 @@ def load_base(recipe: Recipe, cache: Path, *, device: str | None = None) -> Sent
     """
     from sentence_transformers import SentenceTransformer
 
-    from search.encoder.loading import resolve
-
-    folder, _ = resolve(recipe.base, cache)
-    model = SentenceTransformer(str(folder), device=device, local_files_only=True)
-    model.max_seq_length = recipe.training.max_tokens
+    folder = base_folder(recipe.base, cache)
+    model = SentenceTransformer(
+        str(folder), device=device, local_files_only=True, model_kwargs={"dtype": "float32"}
+    )  # the library would keep the precision of the file
+    _set_max_tokens(model, recipe.training.max_tokens)
     _set_dropout(model, recipe.training.dropout)
     if model.device.type == "cpu":  # fused attention's backward pass takes twice as long there, for the whole step
-        model[0].auto_model.set_attn_implementation("eager")
+        network(model).set_attn_implementation("eager")
     return model
+
+
+def base_folder(name: str, cache: Path) -> Path:
+    """Folder of the base as a SentenceTransformer; a plain transformer, such as mT5's encoder, gets mean pooling.
+
+    Args:
+        name: A built-in name, a folder or a hub id.
+        cache: Folder of converted and downloaded encoders.
+
+    Raises:
+        EncoderError: It cannot be found or read.
+    """
+    from search.encoder.loading import resolve
+
+    try:
+        return resolve(name, cache)[0]
+    except EncoderError:
+        plain = _plain_transformer(name)
+        if plain is None:
+            raise
+    files = sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in plain.iterdir())
+    key = hashlib.sha256(repr((str(plain.resolve()), files)).encode()).hexdigest()[:12]
+    target = cache / "pooled" / f"{re.sub(r'[^A-Za-z0-9.-]+', '-', name).strip('-')[-60:]}-{key}"
+    build_once(target, lambda work: _pool(plain, work), is_complete=lambda path: (path / "modules.json").is_file())
+    return target
+
+
+def _plain_transformer(name: str) -> Path | None:
+    """Folder or downloaded copy of a transformer that has no `modules.json`."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        try:
+            folder = Path(snapshot_download(name, local_files_only=True))
+        except (OSError, HFValidationError):  # not downloaded; not an id
+            return None
+    return folder if (folder / "config.json").is_file() and not (folder / "modules.json").is_file() else None
+
+
+def _pool(plain: Path, folder: Path) -> None:
+    """A SentenceTransformer of the transformer's encoder, the mean over its tokens, at unit length."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    transformer = Transformer(str(plain), model_kwargs={"dtype": "float32"})
+    modules = [transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode="mean"), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder), create_model_card=False)
+
+
+def network(model: SentenceTransformer) -> Any:
+    """The transformer inside."""
+    return model.transformers_model
 
 
 def add_adapter(model: SentenceTransformer, lora: Lora) -> None:
@@ -47,14 +104,19 @@ def add_adapter(model: SentenceTransformer, lora: Lora) -> None:
         return
     from peft import LoraConfig
 
-    layers = getattr(model[0].auto_model.config, "num_hidden_layers", 0)
+    layers = getattr(network(model).config, "num_hidden_layers", 0)
     if lora.from_layer >= layers > 0:
         raise RecipeError(f"lora.from_layer is {lora.from_layer}, but the base has layers 0 to {layers - 1}.")
     upper = list(range(lora.from_layer, layers)) if lora.from_layer else None
     config = LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets),
-        layers_to_transform=upper, bias="none", task_type="FEATURE_EXTRACTION",
-    )  # fmt: skip
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # any number will do
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+        layers_to_transform=upper,
+        bias="none",
+        task_type="FEATURE_EXTRACTION",
+    )
     try:
         model.add_adapter(config)
     except ValueError as error:
@@ -62,7 +124,7 @@ def add_adapter(model: SentenceTransformer, lora: Lora) -> None:
         raise RecipeError(f"lora.targets {list(lora.targets)}: {error} The base has: {', '.join(names)}.") from error
     for module in model.modules():  # autocast casts to bfloat16 anyway: casting to float32 first cost 15 % of a step
         if hasattr(module, "cast_input_dtype_enabled"):
-            module.cast_input_dtype_enabled = False
+            module.cast_input_dtype_enabled = False  # type: ignore[assignment]
 
 
 def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
@@ -71,9 +133,27 @@ def count_parameters(model: torch.nn.Module) -> tuple[int, int]:
     return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
 
 
+def count_processes() -> int:
+    """Processes that train together; 1 without `torchrun`."""
+    import torch
+
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
 def _freeze_embeddings(model: SentenceTransformer) -> None:
-    for parameter in model[0].auto_model.get_input_embeddings().parameters():
+    for parameter in network(model).get_input_embeddings().parameters():
         parameter.requires_grad_(False)
+
+
+def _set_max_tokens(model: SentenceTransformer, limit: int) -> None:
+    """The recipe's limit, within the positions that the base has learnt, if it has such a limit."""
+    config = network(model).config
+    most = getattr(config, "max_position_embeddings", 0)
+    if most and "roberta" in config.model_type:  # its positions begin after that of padding
+        most -= config.pad_token_id + 1
+    if limit > most > 0:
+        raise RecipeError(f"training.max_tokens is {limit}, but the base takes at most {most} tokens.")
+    model.max_seq_length = limit
 
 
 def _set_dropout(model: SentenceTransformer, share: float) -> None:
@@ -83,4 +163,4 @@ def _set_dropout(model: SentenceTransformer, share: float) -> None:
         if isinstance(module, torch.nn.Dropout):
             module.p = share
         elif isinstance(getattr(module, "dropout_prob", None), float):
-            module.dropout_prob = share
+            module.dropout_prob = share  # type: ignore[assignment]

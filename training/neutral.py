@@ -1,8 +1,8 @@
 """The language-neutral teacher: the base encoder's own vectors without their language's mean.
 
-An encoder's vectors hold the language of a text as an offset. Without it, a text's neighbours are what it means, in any
-language. Trained towards such vectors on plain text, an encoder loses the offset for good: at query time no language has
-to be detected and no map applied.
+An encoder's vectors hold the language of a text as an offset. Without it, a text's neighbours are what it means, in
+any language. Trained towards such vectors on plain text, an encoder loses the offset for good: at query time no
+language has to be detected and no map applied.
 
 Source: Yang et al., 2021, "A Simple and Effective Method To Eliminate the Self Language Bias in Multilingual
 Representations", EMNLP (removal after the fact; here it is distilled into the weights).
@@ -64,4 +64,5 @@ def remove_language_means(vectors: Vectors, langs: Sequence[str]) -> Vectors:
     for places in members.values():
         mean = (vectors[places].sum(axis=0) + SHRINKAGE * overall) / (len(places) + SHRINKAGE)
         centred[places] = vectors[places] - mean
-    return centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
+    lengths: Vectors = np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
+    return np.asarray(centred / lengths, np.float32)

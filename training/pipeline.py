@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.errors import TrainingError
+from search.encoder import load_encoder
+from search.errors import RecipeError, TrainingError
 from training.mixture import Batch, plan_batches
+from training.model import base_folder
 from training.neutral import build_teacher, neutral_texts
 from training.prepare import Prepared, build_evaluator, prepare
 from training.recipe import Recipe
@@ -67,33 +70,64 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(recipe.seed)
-    _open_folder(recipe, options)
+    processes = Processes.join(options.device)
+    say = report if processes.is_first else _quiet
+    _open_folder(recipe, options, write=processes.is_first)
     prepared = prepare(recipe.data, options.data, held_out=options.held_out, seed=recipe.seed)
-    report(f"{sum(map(len, prepared.rows.values())):,} rows in {len(prepared.statistics.languages)} languages")
+    _check_same_data(prepared, options)
+    say(f"{sum(map(len, prepared.rows.values())):,} rows in {len(prepared.statistics.languages)} languages")
     batches = plan_batches(prepared.rows, recipe.streams, steps=recipe.training.steps, seed=recipe.seed)
-    teacher = _teacher(batches, recipe, options, report)
+    teacher = _teacher(batches, recipe, options, say, processes)
     model = load_base(recipe, options.encoders, device=options.device)
+    _check_dimensions(recipe, model)
     add_adapter(model, recipe.lora)
     if options.adapter:
         load_adapter_weights(model, options.adapter)
     total, trained = count_parameters(model)
-    report(f"{total:,} parameters, {trained:,} trained; {len(batches)} steps")
-    _write_run_file(recipe, options, prepared, batches, (total, trained))
+    say(f"{total:,} parameters, {trained:,} trained; {len(batches)} steps")
+    if processes.is_first:
+        _write_run_file(recipe, options, prepared, batches, (total, trained))
     evaluator = build_evaluator(prepared.dev, recipe) if recipe.training.evaluate_every else None
     train(
         model, lay_out(batches, recipe, teacher), recipe, options.out, evaluator=evaluator, resume=options.resume,
         progress=progress,
     )  # fmt: skip
-    save_trained(model, options.out / "adapter")
+    if processes.is_first:
+        save_trained(model, options.out / "adapter")
     return options.out
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that `torchrun` started, seen from one of them; the first one writes, the others read."""
+
+    is_first: bool = True
+    wait: Callable[[], None] = lambda: None
+
+    @classmethod
+    def join(cls, device: str | None) -> Processes:
+        """Meet the other processes; without `torchrun` there are none."""
+        if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+            return cls()
+        import torch
+        from accelerate import PartialState
+
+        state = PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
+        return cls(bool(state.is_main_process), state.wait_for_everyone)
+
+
+def _quiet(_message: str) -> None:
+    """Say nothing."""
 
 
 def save_trained(model: SentenceTransformer, folder: Path) -> None:
     """The adapter alone where the model has one, else the whole model."""
-    if getattr(model[0].auto_model, "peft_config", None) or hasattr(model[0].auto_model, "_hf_peft_config_loaded"):
-        model[0].auto_model.save_pretrained(str(folder))
+    from training.model import network
+
+    if network(model)._hf_peft_config_loaded:
+        network(model).save_pretrained(str(folder))
     else:
-        model.save_pretrained(str(folder))
+        model.save_pretrained(str(folder), create_model_card=False)
 
 
 def load_adapter_weights(model: SentenceTransformer, folder: Path) -> None:
@@ -105,13 +139,23 @@ def load_adapter_weights(model: SentenceTransformer, folder: Path) -> None:
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    state = load_file(str(folder / "adapter_model.safetensors"))
-    result = set_peft_model_state_dict(model[0].auto_model, state)
-    if result.unexpected_keys:
-        raise TrainingError(f"{folder}: an adapter of another shape ({result.unexpected_keys[0]} is not in this model).")
+    from training.model import network
+
+    try:
+        state = load_file(str(folder / "adapter_model.safetensors"))
+        result: Any = set_peft_model_state_dict(network(model), state)
+    except (OSError, RuntimeError, ValueError) as error:  # torch and safetensors have errors of their own for this
+        raise TrainingError(
+            f"{folder}: not an adapter for this model ({error}); its recipe's [lora] must be the same."
+        ) from error
+    absent = [name for name in result.missing_keys if ".lora_" in name]
+    if wrong := [*result.unexpected_keys, *absent]:
+        raise TrainingError(
+            f"{folder}: an adapter of another shape ({wrong[0]}); its recipe's [lora] must be the same."
+        )
 
 
-def _open_folder(recipe: Recipe, options: RunOptions) -> None:
+def _open_folder(recipe: Recipe, options: RunOptions, *, write: bool) -> None:
     import tomli_w
 
     from training.run import last_checkpoint
@@ -119,33 +163,59 @@ def _open_folder(recipe: Recipe, options: RunOptions) -> None:
     kept = options.out / RECIPE_FILE
     resolved = tomli_w.dumps(json.loads(recipe.model_dump_json(exclude_none=True)))
     if options.resume and kept.is_file() and kept.read_text("utf-8") != resolved:
-        raise TrainingError(f"{options.out} was made by another recipe ({kept}); resume with that file, or take a new --out.")
+        raise TrainingError(
+            f"{options.out} was made by another recipe ({kept}); resume with that file, or take a new --out."
+        )
     if not options.resume and last_checkpoint(options.out / "checkpoints"):
         raise TrainingError(f"{options.out} holds a run with checkpoints; add --resume to go on, or take a new --out.")
-    options.out.mkdir(parents=True, exist_ok=True)
-    kept.write_text(resolved, "utf-8")
+    if write:
+        options.out.mkdir(parents=True, exist_ok=True)
+        kept.write_text(resolved, "utf-8")
 
 
-def _teacher(batches: list[Batch], recipe: Recipe, options: RunOptions, report: Report) -> Mapping[tuple[str, str], Any]:
-    """The neutral streams' teacher vectors, kept in the run folder so that a resumed run need not compute them again."""
+def _check_same_data(prepared: Prepared, options: RunOptions) -> None:
+    """Other data would give other batches: the steps already made would not be those that the run is said to hold."""
+    kept = options.out / RUN_FILE
+    if not options.resume or not kept.is_file():
+        return
+    before = json.loads(kept.read_text("utf-8"))["data"]["fingerprint"]
+    if before != prepared.fingerprint:
+        raise TrainingError(
+            f"{options.out} was trained on other data (fingerprint {before}, now {prepared.fingerprint}); resume with "
+            "the same --data and --hold-out, or take a new --out."
+        )
+
+
+def _check_dimensions(recipe: Recipe, model: SentenceTransformer) -> None:
+    dims, size = recipe.training.matryoshka, model.get_embedding_dimension()
+    if dims and size and max(dims) > size:
+        raise RecipeError(f"training.matryoshka has {max(dims)}, but the base's vectors have {size} dimensions.")
+
+
+def _teacher(
+    batches: list[Batch], recipe: Recipe, options: RunOptions, say: Report, processes: Processes
+) -> Mapping[tuple[str, str], Any]:
+    """The neutral streams' teacher vectors, kept in the run folder: a resumed run need not compute them again."""
     import numpy as np
 
     texts = neutral_texts(batches)
     if not texts:
         return {}
-    from search.encoder import load_encoder
-
     kept = options.out / "teacher.npy"
     keys = [(text, kind) for text, kind, _ in texts]
-    if options.resume and kept.is_file() and len(vectors := np.load(kept)) == len(keys):
-        return dict(zip(keys, vectors, strict=True))
-    report(f"teacher's vectors of {len(texts):,} texts ...")
-    encoder = load_encoder(
-        recipe.base, backend=options.backend, device=options.device, threads=options.threads, cache_dir=options.encoders
-    )
-    teacher = build_teacher(texts, encoder)
-    np.save(kept, np.stack([teacher[key] for key in keys]))
-    return teacher
+    is_there = options.resume and kept.is_file() and len(np.load(kept, mmap_mode="r")) == len(keys)
+    if processes.is_first and not is_there:
+        say(f"teacher's vectors of {len(texts):,} texts ...")
+        encoder = load_encoder(
+            str(base_folder(recipe.base, options.encoders)) if "/" in recipe.base else recipe.base,
+            backend=options.backend, device=options.device, threads=options.threads, cache_dir=options.encoders,
+        )  # fmt: skip
+        teacher = build_teacher(texts, encoder)
+        with kept.with_suffix(".new").open("wb") as file:
+            np.save(file, np.stack([teacher[key] for key in keys]))
+        kept.with_suffix(".new").replace(kept)
+    processes.wait()
+    return dict(zip(keys, np.load(kept), strict=True))
 
 
 def _write_run_file(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from search.errors import TrainingDataError
 from training.data.cleaning import CleaningReport, canonical_text, clean, text_keys
@@ -82,7 +82,7 @@ def limit_rows(rows: Iterator[Row], data: Data, seed: int) -> Iterator[Row]:
     allowed = frozenset(data.languages)
     kept = (row for row in rows if not allowed or allowed.issuperset(row_langs(row)) or isinstance(row, BitextRow))
     if allowed:
-        kept = (row for row in map(lambda row: _restrict(row, allowed), kept) if row)
+        kept = (left for row in kept if (left := _restrict(row, allowed)))
     if not data.limit:
         return kept
     by_lang: dict[str, list[Row]] = defaultdict(list)
@@ -121,7 +121,7 @@ def _checked(path: Path, data: Data, skipped: Counter[str]) -> Iterator[Row]:
 def _hub(source: HubData) -> Iterator[Row]:
     rows = iter_hub_rows(
         source.name, task=source.task, config=source.config, split=source.split, columns=source.columns,
-        defaults=source.defaults,
+        defaults=source.defaults, nli_pairs=source.nli_pairs,
     )  # fmt: skip
     for number, row in enumerate(rows, start=1):
         yield row
@@ -136,7 +136,9 @@ def _drop_dev_texts(rows: dict[str, list[Row]], dev: Sequence[RetrievalRow]) -> 
         rows[name] = [row for row in members if held.isdisjoint(map(canonical_text, row_texts(row)))]
 
 
-def build_evaluator(dev: Sequence[RetrievalRow], recipe: Recipe, *, batch_size: int = 32) -> InformationRetrievalEvaluator:
+def build_evaluator(
+    dev: Sequence[RetrievalRow], recipe: Recipe, *, batch_size: int = 32
+) -> InformationRetrievalEvaluator:
     """Retrieval of dev documents from one pool of all languages; its primary metric is mAP@100.
 
     Every translation of a query's document is relevant; documents are those of the chosen queries' families.
@@ -153,14 +155,17 @@ def build_evaluator(dev: Sequence[RetrievalRow], recipe: Recipe, *, batch_size: 
     chosen = by_share[: recipe.training.dev_queries]
     if not chosen:
         raise TrainingDataError("the dev split is empty; raise `data.dev_share` or set `training.evaluate_every` to 0.")
-    documents: dict[str, str] = {}
+    queries: dict[str, Any] = {f"{row.lang_query}\t{row.query}": row.query for row in chosen}
+    documents: dict[str, Any] = {}
     relevant: dict[str, set[str]] = {}
     for row in chosen:
-        ids = {_document_id(member): member.positive for member in families[row.family]}
-        documents.update(ids)
-        relevant[f"{row.lang_query}\t{row.query}"] = set(ids)
+        members = families[row.family]
+        documents.update((_document_id(member), member.positive) for member in members)
+        if len({member.lang_doc for member in members}) == 1:  # parts of one document, each with its own questions
+            members = [row]
+        relevant[f"{row.lang_query}\t{row.query}"] = {_document_id(member) for member in members}
     return InformationRetrievalEvaluator(
-        {f"{row.lang_query}\t{row.query}": row.query for row in chosen}, documents, relevant, map_at_k=[100],
+        queries, documents, relevant, map_at_k=[100],
         ndcg_at_k=[10], mrr_at_k=[10], accuracy_at_k=[1], precision_recall_at_k=[20], name="dev", batch_size=batch_size,
         query_prompt=recipe.query_prompt, corpus_prompt=recipe.document_prompt, write_csv=False,
         main_score_function="cosine",
@@ -168,7 +173,8 @@ def build_evaluator(dev: Sequence[RetrievalRow], recipe: Recipe, *, batch_size: 
 
 
 def _document_id(row: RetrievalRow) -> str:
-    return hashlib.blake2b(f"{row.lang_doc}\t{row.positive}".encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    text = f"{row.lang_doc}\t{row.positive}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def describe_rows(rows: Mapping[str, Sequence[Row]]) -> dict[str, int]:

@@ -42,15 +42,16 @@ class HubData(_Section):
     task: Task
     config: str | None = None
     split: str = "train"
-    columns: dict[str, str] = {}
+    columns: dict[str, str | tuple[str, ...]] = {}
     defaults: dict[str, Any] = {}
     limit: int = Field(default=0, ge=0)
+    nli_pairs: bool = Field(default=False, description="pairs of premise and hypothesis with a label, to be joined")
 
 
 class Data(_Section):
     """Where the rows come from."""
 
-    files: tuple[str, ...] = ("*.jsonl", "*.jsonl.gz")
+    files: tuple[str, ...] = ("*.jsonl*",)
     exclude: tuple[str, ...] = ()
     hub: tuple[HubData, ...] = ()
     languages: tuple[str, ...] = ()
@@ -62,14 +63,16 @@ class Data(_Section):
 class Stream(_Section):
     """Batches of one task, with their loss.
 
-    `weight` is the share of the steps. Datasets are drawn in proportion to size ** (1 / temperature), languages within
-    them likewise. `cross_lingual` is the share of pairs whose two texts are in different languages where the data has
-    both; `languages` how many languages meet in one batch: few, so that every query sees wrong documents in its own.
+    `weight` is the share of the steps; `loss_weight` multiplies the loss. Datasets are drawn in proportion to
+    size ** (1 / temperature), languages within them likewise. `cross_lingual` is the share of pairs whose two texts are
+    in different languages where the data has both; `languages` how many languages meet in one batch: few, so that every
+    query sees wrong documents in its own.
     """
 
     objective: Objective
     datasets: tuple[str, ...] = ("*",)
     weight: float = Field(default=1.0, gt=0)
+    loss_weight: float = Field(default=1.0, gt=0)
     batch_size: int = Field(default=48, ge=2)
     temperature: float = Field(default=2.0, ge=1)
     cross_lingual: Share = 0.5
@@ -109,6 +112,16 @@ class Training(_Section):
     patience: int = Field(default=0, ge=0, description="evaluations without gain before stopping; 0: never")
     dev_queries: int = Field(default=200, ge=1)
 
+    @model_validator(mode="after")
+    def _stopping(self) -> Training:
+        whole = self.evaluate_every and self.checkpoint_every % self.evaluate_every == 0
+        if self.patience and not whole:
+            raise ValueError(
+                "patience ends with the best checkpoint, so checkpoint_every must be a multiple of evaluate_every "
+                f"(they are {self.checkpoint_every} and {self.evaluate_every})"
+            )
+        return self
+
 
 class Recipe(_Section):
     """A whole run."""
@@ -116,7 +129,7 @@ class Recipe(_Section):
     name: str = Field(pattern=r"^[\w.-]+$")
     description: str = ""
     base: str = "multilingual-e5-small"
-    seed: int = 7
+    seed: int = Field(default=7, ge=0, lt=2**32)
     query_prompt: str = "query: "
     document_prompt: str = "passage: "
     data: Data = Data()
@@ -183,9 +196,15 @@ def parse_recipe(text: str, place: str, *, overrides: dict[str, Any] | None = No
 
 
 def _set(raw: dict[str, Any], keys: list[str], value: Any) -> None:
+    section: Any = raw
     for key in keys[:-1]:
-        raw = raw.setdefault(key, {})
-    raw[keys[-1]] = value
+        section = section.setdefault(key, {}) if isinstance(section, dict) else section
+        if not isinstance(section, dict):
+            kind = "a list" if isinstance(section, list) else "a value"
+            raise RecipeError(
+                f"{'.'.join(keys)}: {key!r} is {kind}, whose parts cannot be set; change a copy of the recipe."
+            )
+    section[keys[-1]] = value
 
 
 def _explain(problem: Any) -> str:

@@ -1,8 +1,8 @@
 """One training run: data, batches, losses, steps, and everything needed to repeat or resume it.
 
 A run is a folder: `recipe.toml` (resolved), `run.json` (seed, versions, data), `metrics.jsonl`, `checkpoints/`,
-`encoder/` (made by `training.export`). Steps are those of sentence-transformers' trainer; what is ours is which rows meet
-in a batch (`training.mixture`) and the language-neutral teacher (`training.neutral`).
+`adapter/` (the last one, or the best on the dev split). Steps are those of sentence-transformers' trainer; what is ours
+is which rows meet in a batch (`training.mixture`) and the language-neutral teacher (`training.neutral`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from search.errors import TrainingError
 from training.losses import build_loss
 from training.mixture import Batch
+from training.model import count_processes
 from training.recipe import Objective, Recipe, Stream
 
 if TYPE_CHECKING:
@@ -27,6 +29,13 @@ if TYPE_CHECKING:
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 DEV_METRIC = "eval_dev_cosine_map@100"
+FULL_DISK = (
+    "os error 28",
+    "No space left on device",
+    "PytorchStreamWriter failed writing",
+    "enforce fail at inline_container",
+)
+"""What safetensors and torch say when a write fails for want of room."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +94,16 @@ def _columns(
             rows = [(text, (teacher or {})[str(text), kind]) for text, _ in batch.rows]
             return ("text", "label"), rows, ({"text": query if kind == "query" else document}, kind)
         case Objective.RETRIEVAL:
-            texts = {name: document for name in batch.columns} | {"anchor": query}
+            texts = dict.fromkeys(batch.columns, document) | {"anchor": query}
             return batch.columns, batch.rows, (texts, "")
         case _:
-            return batch.columns, batch.rows, ({name: query for name in batch.columns}, "")
+            return batch.columns, batch.rows, (dict.fromkeys(batch.columns, query), "")
 
 
 def train(
     model: SentenceTransformer, data: PlannedData, recipe: Recipe, folder: Path, *,
-    evaluator: Any = None, resume: bool = False, progress: Callable[[Mapping[str, Any]], None] | None = None,
+    evaluator: Any = None, resume: bool = False, callbacks: Sequence[Any] = (),
+    progress: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> None:  # fmt: skip
     """Make the steps; the model is changed in place.
 
@@ -104,6 +114,7 @@ def train(
         folder: Where checkpoints and metrics go.
         evaluator: Evaluator on the dev split, where `evaluate_every` asks for it.
         resume: Go on from the last whole checkpoint in the folder.
+        callbacks: Further callbacks of the trainer.
         progress: Called with each line of metrics.
 
     Raises:
@@ -112,33 +123,53 @@ def train(
     import torch
 
     trainer = _build_trainer(model, data, recipe, folder, evaluator, progress)
+    for callback in callbacks:
+        trainer.add_callback(callback)
     checkpoint = last_checkpoint(folder / CHECKPOINTS) if resume else None
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise TrainingError(
             f"out of memory after step {trainer.state.global_step}. Lower `batch_size` or `max_tokens`, or set "
-            f"`training.mini_batch` (GradCache), then run again with --resume. ({str(error).splitlines()[0]})"
+            f"`training.mini_batch` (GradCache), then run again with --resume. ({str(error).partition(chr(10))[0]})"
         ) from error
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:
+        if not _is_disk_full(error):
             raise
         raise TrainingError(
-            f"no space left for a checkpoint in {folder} after step {trainer.state.global_step}. Free some space, then "
-            "run again with --resume."
+            f"no space left in {folder} after step {trainer.state.global_step}. Free some space, then run again with "
+            "--resume."
         ) from error
+
+
+def _is_disk_full(error: Exception) -> bool:
+    """Whether a write failed for want of room."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or any(words in str(error) for words in FULL_DISK)
+
+
+@contextmanager
+def quiet_training() -> Iterator[None]:
+    """Within this, the libraries' progress bars and notices keep off the terminal."""
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    yield
 
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written to its end; half-written ones are passed over."""
     found = sorted(
-        (path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").is_file()),
+        (path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()),
         key=lambda path: int(path.name.rpartition("-")[2]),
     )
     for path in reversed(found):
         try:
             state = json.loads((path / "trainer_state.json").read_text("utf-8"))
-        except ValueError:
+        except (OSError, ValueError):
             continue
         if "global_step" in state and (path / "optimizer.pt").is_file():
             return path
@@ -152,19 +183,19 @@ def is_bfloat16(precision: str) -> bool:
     if precision != "auto":
         return precision == "bfloat16"
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    return bool(torch.cpu._is_amx_tile_supported())  # type: ignore[no-untyped-call]
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def _build_trainer(
     model: SentenceTransformer, data: PlannedData, recipe: Recipe, folder: Path, evaluator: Any, progress: Any
 ) -> SentenceTransformerTrainer:
-    from transformers import EarlyStoppingCallback
+    from transformers import EarlyStoppingCallback, PrinterCallback
 
     callbacks: list[Any] = [_metrics_callback(folder / METRICS, progress)]
     if recipe.training.patience and evaluator:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=recipe.training.patience))
-    return _trainer_class(data.order)(
+    trainer = _trainer_class(data)(
         model=model,
         args=_arguments(recipe, folder, data, evaluator, model.device.type),
         train_dataset=data.datasets,
@@ -172,12 +203,15 @@ def _build_trainer(
         evaluator=evaluator,
         callbacks=callbacks,
     )
+    trainer.remove_callback(PrinterCallback)  # it prints to stdout, where --json has its lines
+    return trainer
 
 
 def _arguments(recipe: Recipe, folder: Path, data: PlannedData, evaluator: Any, model_device: str) -> Any:
     from sentence_transformers import SentenceTransformerTrainingArguments
 
     options = recipe.training
+    saving: dict[str, Any] = {"gradient_checkpointing": True} if options.gradient_checkpointing else {}
     evaluates = evaluator is not None and options.evaluate_every > 0
     return SentenceTransformerTrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
@@ -190,7 +224,6 @@ def _arguments(recipe: Recipe, folder: Path, data: PlannedData, evaluator: Any, 
         max_grad_norm=options.max_gradient_norm,
         use_cpu=model_device == "cpu",
         bf16=is_bfloat16(options.precision),
-        gradient_checkpointing=options.gradient_checkpointing,
         prompts=dict(data.prompts),
         per_device_train_batch_size=max(stream.batch_size for stream in recipe.streams),
         seed=recipe.seed,
@@ -206,33 +239,50 @@ def _arguments(recipe: Recipe, folder: Path, data: PlannedData, evaluator: Any, 
         dataloader_pin_memory=False,
         report_to=[],
         disable_tqdm=True,
+        **saving,
     )
 
 
-def _trainer_class(order: Sequence[tuple[str, int, int]]) -> type[SentenceTransformerTrainer]:
+def _trainer_class(data: PlannedData) -> type[SentenceTransformerTrainer]:
     import torch
     from sentence_transformers import SentenceTransformerTrainer
     from sentence_transformers.base.sampler import MultiDatasetDefaultBatchSampler
 
+    order, names = data.order, list(data.datasets)
+
     class PlannedOrder(MultiDatasetDefaultBatchSampler):
-        """The batches as planned, in order; `names` are the datasets', in the order of their concatenation."""
+        """The batches as planned, in order; `names` are the datasets', in the order of their concatenation.
+
+        Of several processes, each is given its slice of every batch: slices follow each other, and the trainer deals
+        them out in turn.
+        """
 
         names: Sequence[str] = ()
 
         def __iter__(self) -> Iterator[list[int]]:
             offsets = dict(zip(self.names, [0, *self.dataset.cumulative_sizes], strict=False))
+            processes = count_processes()
             for key, start, stop in order:
-                yield list(range(offsets[key] + start, offsets[key] + stop))
+                rows = range(offsets[key] + start, offsets[key] + stop)
+                size = max(len(rows) // processes, 1)
+                for place in range(processes):
+                    yield list(rows[place * size : (place + 1) * size] or rows[:size])
 
         def __len__(self) -> int:
-            return len(order)
+            return len(order) * count_processes()
 
-    class CheckedTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
+    class CheckedTrainer(SentenceTransformerTrainer):
         """Takes the batches as planned; stops at the first loss that is not a number, while the weights are good."""
 
-        def get_multi_dataset_batch_sampler(self, dataset: Any, batch_samplers: Any, **kwargs: Any) -> Any:
-            sampler = PlannedOrder(dataset, batch_samplers, **kwargs)
-            sampler.names = list(self.train_dataset)
+        def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+            """None: a run is described by its own files."""
+
+        def get_multi_dataset_batch_sampler(
+            self, dataset: Any, batch_samplers: Any, generator: Any = None, seed: int | None = 0
+        ) -> Any:
+            sampler = PlannedOrder(dataset, batch_samplers, generator, seed or 0)
+            sampler.names = names
+            sampler.batch_size = None  # type: ignore[assignment]  # batches differ in size
             return sampler
 
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -241,11 +291,12 @@ def _trainer_class(order: Sequence[tuple[str, int, int]]) -> type[SentenceTransf
             loss = result[0] if isinstance(result, tuple) else result
             if not torch.isfinite(loss).all():
                 raise TrainingError(
-                    f"the loss is {float(loss)} at step {self.state.global_step + 1} (stream {name}). Lower "
+                    f"the loss is {float(loss.detach())} at step {self.state.global_step + 1} (stream {name}). Lower "
                     "`training.learning_rate` or raise `similarity_temperature`; --resume goes on from the last "
                     "checkpoint."
                 )
-            return result
+            weight = data.streams[name].loss_weight
+            return (loss * weight, result[1]) if isinstance(result, tuple) else loss * weight
 
     return CheckedTrainer
 

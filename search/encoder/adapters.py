@@ -1,7 +1,7 @@
 """Encoders that are a base and a small adapter: low-rank updates, merged into the base once and cached.
 
-An adapter is a folder as peft writes it (`adapter_model.safetensors`, `adapter_config.json`). Merging takes a second and
-needs no torch: each adapted weight W (out, in) becomes W + alpha / rank * B A.
+An adapter is a folder as peft writes it (`adapter_model.safetensors`, `adapter_config.json`). Merging takes a second
+and needs no torch: each adapted weight W (out, in) becomes W + alpha / rank * B A.
 
 Source: Hu et al., 2022, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1.
 """
@@ -24,6 +24,7 @@ WEIGHTS_FILE = "model.safetensors"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 _PREFIX = "base_model.model."
+_NOT_PLAIN = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out")
 
 
 def merge_adapter(base: Path, adapter: Path, folder: Path) -> None:
@@ -32,6 +33,7 @@ def merge_adapter(base: Path, adapter: Path, folder: Path) -> None:
     Raises:
         EncoderError: The adapter is damaged, of another kind than LoRA, or made for another base.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file, save_file
 
     for item in base.iterdir():
@@ -39,10 +41,15 @@ def merge_adapter(base: Path, adapter: Path, folder: Path) -> None:
             shutil.copytree(item, folder / item.name)
         elif item.name not in (WEIGHTS_FILE, "manifest.json"):
             shutil.copyfile(item, folder / item.name)
-    tensors = load_file(base / WEIGHTS_FILE)
-    for name, update in load_updates(adapter).items():
+    updates = load_updates(adapter)
+    try:
+        tensors = load_file(base / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise EncoderError(f"{base}: no base to merge an adapter into ({error})") from error
+    for name, update in updates.items():
         if name not in tensors or tensors[name].shape != update.shape:
-            raise EncoderError(f"{adapter}: made for another base than {base.name} (no weight {name} of {update.shape})")
+            wanted = f"{name} of {'x'.join(map(str, update.shape))}"
+            raise EncoderError(f"{adapter}: made for another base than {base.name} (no weight {wanted})")
         tensors[name] = (tensors[name].astype(np.float32) + update).astype(tensors[name].dtype)
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
 
@@ -53,13 +60,15 @@ def load_updates(adapter: Path) -> dict[str, npt.NDArray[np.float32]]:
     Raises:
         EncoderError: The adapter cannot be read or is not plain LoRA.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
         config: dict[str, Any] = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8"))
         tensors = load_file(adapter / ADAPTER_WEIGHTS)
-        if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("rank_pattern"):
-            raise ValueError(f"only plain LoRA can be merged, not {config.get('peft_type')}")
+        if config.get("peft_type") != "LORA" or (other := [key for key in _NOT_PLAIN if config.get(key)]):
+            kind = config.get("peft_type") if config.get("peft_type") != "LORA" else ", ".join(other)
+            raise ValueError(f"only plain LoRA can be merged, not {kind}")
         scale = float(config["lora_alpha"]) / int(config["r"])
         updates = {}
         for name, down in tensors.items():
@@ -68,13 +77,20 @@ def load_updates(adapter: Path) -> dict[str, npt.NDArray[np.float32]]:
                 key = name.removeprefix(_PREFIX).replace(".lora_A.weight", ".weight")
                 updates[key] = (scale * (up.astype(np.float32) @ down.astype(np.float32))).astype(np.float32)
         return updates
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, SafetensorError) as error:
         raise EncoderError(f"{adapter}: not an adapter that can be merged ({error})") from error
 
 
 def fingerprint_adapted(base_fingerprint: str, adapter: Path) -> str:
-    """Hash of an adapted encoder: that of its base, and the adapter's files."""
+    """Hash of an adapted encoder: that of its base, and the adapter's files.
+
+    Raises:
+        EncoderError: The adapter is not there.
+    """
     digest = hashlib.sha256(base_fingerprint.encode())
-    for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
-        digest.update((adapter / name).read_bytes())
+    try:
+        for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
+            digest.update((adapter / name).read_bytes())
+    except OSError as error:
+        raise EncoderError(f"{adapter}: no adapter there ({error}); install the package again") from error
     return digest.hexdigest()[:32]

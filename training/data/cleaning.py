@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import Any
 
 from search.errors import TrainingDataError
 from search.text import normalize
+from training.data.loading import iter_lines
 from training.data.schema import Row, row_texts
 
 MIN_LETTERS = 6
@@ -72,7 +72,7 @@ def text_keys(folder: Path, *, progress: Callable[[Path], None] | None = None) -
     """Keys of every text in the JSON lines files under an evaluation folder, whatever their fields are called.
 
     Raises:
-        TrainingDataError: The folder holds no such file.
+        TrainingDataError: The folder holds no such file, or one cannot be read.
     """
     files = sorted(path for path in folder.rglob("*") if path.name.endswith((".jsonl", ".jsonl.gz")))
     if not files:
@@ -81,9 +81,12 @@ def text_keys(folder: Path, *, progress: Callable[[Path], None] | None = None) -
     for path in files:
         if progress:
             progress(path)
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            for line in file:
-                keys.update(key for text in _strings(json.loads(line)) if (key := text_key(text)))
+        for number, line in iter_lines(path):
+            try:
+                texts = list(_strings(json.loads(line.decode("utf-8-sig"))))
+            except ValueError as error:
+                raise TrainingDataError(f"{path}:{number}: not JSON in UTF-8 ({error}).") from error
+            keys.update(key for text in texts if (key := text_key(text)))
     return frozenset(keys)
 
 

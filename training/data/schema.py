@@ -1,7 +1,7 @@
 """What a row of training data holds, by task.
 
-A line of JSON (or a row of a hub dataset) names its `task`; each task has one row type here. Fields that a type does not
-name are ignored, so that data may carry its own notes.
+A line of JSON (or a row of a hub dataset) names its `task`; each task has one row type here. Fields that a type does
+not name are ignored, so that data may carry its own notes.
 """
 
 from __future__ import annotations

@@ -1,0 +1,168 @@
+"""What a recipe will take: parameters, memory, steps and time, measured on a few of its own batches on this device."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from training.mixture import Batch, plan_batches
+from training.model import add_adapter, count_parameters, load_base
+from training.neutral import neutral_texts
+from training.pipeline import RunOptions
+from training.prepare import prepare
+from training.recipe import Recipe, Training
+
+
+@dataclass(frozen=True)
+class StreamPlan:
+    """One stream's share of a run."""
+
+    objective: str
+    steps: int
+    texts_per_step: float
+    seconds_per_step: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run takes on this device; evaluation on the dev split and the teacher's vectors come on top.
+
+    Attributes:
+        parameters: Parameters of the model with its adapter.
+        trained_parameters: Those that are trained.
+        steps: Steps of the run.
+        seconds: Estimated time of the steps.
+        peak_bytes: Largest memory of the sampled steps: the GPU's where there is one, else the process's.
+        streams: By stream.
+        languages: Languages in the data.
+        rows: Rows of the data.
+    """
+
+    parameters: int
+    trained_parameters: int
+    steps: int
+    seconds: float
+    peak_bytes: int
+    device: str
+    rows: int
+    languages: int
+    streams: tuple[StreamPlan, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def plan_run(recipe: Recipe, options: RunOptions, *, samples: int = 3) -> Plan:
+    """Plan a run by making a few real steps of every stream, with the batches that the run would begin with.
+
+    Args:
+        recipe: The recipe.
+        options: Where data and encoders are; nothing is written to `out`.
+        samples: Steps timed for each stream, after one to warm up.
+
+    Raises:
+        TrainingDataError: The data is missing or bad.
+        TrainingError: A step does not fit into memory.
+    """
+    prepared = prepare(recipe.data, options.data, held_out=None, seed=recipe.seed)
+    batches = plan_batches(prepared.rows, recipe.streams, steps=recipe.training.steps, seed=recipe.seed)
+    chosen = choose_samples(batches, samples + 1)
+    model = load_base(recipe, options.encoders, device=options.device)
+    add_adapter(model, recipe.lora)
+    parameters = count_parameters(model)
+    seconds = _time_steps(model, chosen, recipe)
+    steps = Counter(batch.stream for batch in batches)
+    streams = tuple(
+        StreamPlan(
+            str(recipe.streams[number].objective), steps[number],
+            fmean(len(batch.rows) * _texts(batch) for batch in chosen if batch.stream == number), seconds[number],
+        )
+        for number in sorted(steps)
+    )  # fmt: skip
+    total = sum(stream.steps * stream.seconds_per_step for stream in streams)
+    return Plan(
+        *parameters, len(batches), total, peak_memory(), str(model.device),
+        sum(map(len, prepared.rows.values())), len(prepared.statistics.languages), streams,
+    )  # fmt: skip
+
+
+def choose_samples(batches: list[Batch], count: int) -> list[Batch]:
+    """The first `count` batches of every stream, stream by stream; the first again where a stream has fewer."""
+    found: dict[int, list[Batch]] = defaultdict(list)
+    for batch in batches:
+        if len(found[batch.stream]) < count:
+            found[batch.stream].append(batch)
+    return [(members * count)[place] for _, members in sorted(found.items()) for place in range(count)]
+
+
+def peak_memory() -> int:
+    """Bytes: the GPU's peak where there is one, else the process's."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _texts(batch: Batch) -> int:
+    return 1 if batch.columns[0] == "text" else len([name for name in batch.columns if name != "score"])
+
+
+def _time_steps(model: Any, chosen: list[Batch], recipe: Recipe) -> dict[int, float]:
+    """Mean seconds of a step by stream, the first step of each left out."""
+    import numpy as np
+    import torch
+    from transformers import TrainerCallback
+
+    from training.run import lay_out, train
+
+    times: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            times.append(-time.perf_counter())
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            times[-1] += time.perf_counter()
+
+    zero = np.zeros(model.get_embedding_dimension(), np.float32)
+    teacher = {(text, kind): zero + 0.05 for text, kind, _ in neutral_texts(chosen)}
+    quick = recipe.model_copy(update={"training": _without_evaluation(recipe.training, len(chosen))})
+    with tempfile.TemporaryDirectory(prefix="training-plan-") as folder:
+        train(model, lay_out(chosen, quick, teacher), quick, Path(folder), callbacks=(Clock(),))
+    by_stream: dict[int, list[float]] = defaultdict(list)
+    for batch, seconds in zip(chosen, times, strict=True):
+        by_stream[batch.stream].append(seconds)
+    return {number: fmean(taken[1:] or taken) for number, taken in by_stream.items()}
+
+
+def _without_evaluation(training: Training, steps: int) -> Training:
+    return training.model_copy(update={"evaluate_every": 0, "checkpoint_every": steps + 1, "steps": steps})
+
+
+def render_plan(plan: Plan) -> str:
+    """The plan as lines for people."""
+    hours, minutes = divmod(round(plan.seconds / 60), 60)
+    lines = [
+        f"data        {plan.rows:,} rows in {plan.languages} languages",
+        f"parameters  {plan.parameters:,}, trained {plan.trained_parameters:,}",
+        f"memory      {plan.peak_bytes / 2**20:,.0f} MiB at the peak of the sampled steps, on {plan.device}",
+        f"time        {plan.steps:,} steps, {hours} h {minutes} min",
+    ]
+    lines += [
+        f"  {stream.objective:<15} {stream.steps:>6,} steps of {stream.texts_per_step:,.0f} texts, "
+        f"{stream.seconds_per_step:.2f} s each"
+        for stream in plan.streams
+    ]
+    return "\n".join(lines)
