@@ -45,7 +45,7 @@ REFIT_GROWTH = 1.5
 """The language map is fitted again when the index has grown by this factor since the last time."""
 READ_BATCH = 4 * UPSERT_BATCH
 RELEASE_POINTS = 8 * READ_BATCH
-"""After reading so many points their pages are let go: some 15 KB each, since they come in the order of their ids."""
+"""After reading so many points their pages are let go; in the order of ids, nearly each is on pages of its own."""
 
 
 @dataclass
