@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from search.errors import SettingsError
 
-DEFAULT_ENCODER = "multilingual-e5-small"
+DEFAULT_ENCODER = "panlingua-e5-small"
 
 
 def default_home() -> Path:

@@ -238,7 +238,9 @@ def test_a_damaged_cached_manifest_is_rewritten(tiny: Encoder, tiny_folder: Path
 
 
 def test_a_misspelt_name_lists_what_there_is(cache: Path) -> None:
-    with pytest.raises(EncoderError, match=r"Did you mean 'multilingual-e5-small'\? Built in: multilingual-e5-small, panlingua-"):
+    with pytest.raises(
+        EncoderError, match=r"Did you mean 'multilingual-e5-small'\? Built in: multilingual-e5-small, panlingua-"
+    ):
         load_encoder("multilingual-e5-smal", cache_dir=cache)
     with pytest.raises(EncoderError, match=r"Did you mean 'openvino'\?"):
         load_encoder(backend="openvin", cache_dir=cache)
