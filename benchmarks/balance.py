@@ -31,8 +31,8 @@ from training.evaluation.metrics import average_precision, ndcg_at_k, own_langua
 
 DEPTH = 100
 SETTINGS: tuple[tuple[Mode, float], ...] = (
-    (Mode.DENSE, 0.0), (Mode.DENSE, 0.5), (Mode.DENSE, 0.8), (Mode.DENSE, 1.0), (Mode.LEXICAL, 1.0),
-    (Mode.HYBRID, 0.0), (Mode.HYBRID, 0.5), (Mode.HYBRID, 0.8), (Mode.HYBRID, 1.0),
+    (Mode.DENSE, 0.0), (Mode.DENSE, 0.5), (Mode.DENSE, 0.75), (Mode.DENSE, 1.0), (Mode.LEXICAL, 1.0),
+    (Mode.HYBRID, 0.0), (Mode.HYBRID, 0.5), (Mode.HYBRID, 0.75), (Mode.HYBRID, 1.0),
 )  # fmt: skip
 
 
