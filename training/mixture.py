@@ -27,8 +27,6 @@ from training.data.cleaning import canonical_text
 from training.data.schema import BitextRow, LabelledRow, NliRow, ParaphraseRow, RetrievalRow, Row, StsRow
 from training.recipe import Objective, Stream
 
-NEUTRAL_GRAPHEMES = 400
-"""Longer texts are cut: a language shows in a few words, and teacher and student should see the same ones."""
 TRIES = 20
 """Draws for one place in a batch before it stays empty."""
 
@@ -380,7 +378,7 @@ class NeutralSource:
 
     def __call__(self) -> Batch:
         """A batch over many languages."""
-        is_query = self.rng.random() < 0.5
+        is_query = self.rng.random() < self.stream.queries
         if is_query not in self.kinds:
             is_query = not is_query
         langs = [lang for lang in self.texts if self.texts[lang][is_query]]
@@ -388,7 +386,7 @@ class NeutralSource:
                  for _ in range(self.stream.batch_size)]  # fmt: skip
         kind = "query" if is_query else "document"
         texts = [self.rng.choice(self.texts[lang][is_query]) for lang in drawn]
-        rows = tuple((truncate_graphemes(text, NEUTRAL_GRAPHEMES), kind) for text in texts)
+        rows = tuple((truncate_graphemes(text, self.stream.max_chars), kind) for text in texts)
         return Batch(self.number, ("text", "kind"), rows, tuple((lang, lang) for lang in drawn))
 
 

@@ -64,8 +64,9 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
     """
     import torch
 
+    from training.curves import plot_curves
     from training.model import add_adapter, count_parameters, load_base
-    from training.run import lay_out, train
+    from training.run import METRICS, lay_out, train
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -94,6 +95,7 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
     )  # fmt: skip
     if processes.is_first:
         save_trained(model, options.out / "adapter")
+        plot_curves(options.out / METRICS, options.out / "curves.png")
     return options.out
 
 

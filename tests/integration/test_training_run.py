@@ -160,6 +160,7 @@ def test_loss_falls_and_the_run_folder_holds_everything_about_it(
     assert len((folder / "metrics.jsonl").read_text("utf-8").splitlines()) == len(lines)
     assert any("eval_dev_cosine_map@100" in line for line in lines)
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+    assert (folder / "curves.png").stat().st_size > 10_000
 
 
 def test_checkpoints_hold_the_adapter_and_not_the_base(

@@ -242,3 +242,10 @@ def test_plain_texts_are_queries_or_documents_in_many_languages(chosen: list[str
         assert len({row[1] for row in batch.rows}) == 1
         assert len({lang for lang, _ in batch.langs}) > 2
         assert all(str(row[0]).endswith(lang) for row, (lang, _) in zip(batch.rows, batch.langs, strict=True))
+
+
+@pytest.mark.parametrize(("share", "kinds"), [(0.0, {"document"}), (1.0, {"query"})])
+def test_a_neutral_stream_takes_the_kinds_and_lengths_asked_for(share: float, kinds: set[str]) -> None:
+    batches = plan({"d": all_tasks()["d"]}, stream("neutral", queries=share, max_chars=5))
+    assert {row[1] for batch in batches for row in batch.rows} == kinds
+    assert max(len(str(row[0])) for batch in batches for row in batch.rows) == 5
