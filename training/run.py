@@ -1,8 +1,8 @@
 """One training run: data, batches, losses, steps, and everything needed to repeat or resume it.
 
 A run is a folder: `recipe.toml` (resolved), `run.json` (seed, versions, data), `metrics.jsonl`, `checkpoints/`,
-`adapter/` (the last one, or the best on the dev split), `curves.png`. Steps are those of sentence-transformers' trainer;
-what is ours is which rows meet in a batch (`training.mixture`) and the language-neutral teacher (`training.neutral`).
+`adapter/` (the last one, or the best on the dev split), `curves.png`. Steps are those of sentence-transformers'
+trainer; what is ours is which rows meet in a batch (`training.mixture`) and the language-neutral teacher (`training.neutral`).
 """
 
 from __future__ import annotations
