@@ -2,7 +2,8 @@
 
 A run is a folder: `recipe.toml` (resolved), `run.json` (seed, versions, data), `metrics.jsonl`, `checkpoints/`,
 `adapter/` (the last one, or the best on the dev split), `curves.png`. Steps are those of sentence-transformers'
-trainer; what is ours is which rows meet in a batch (`training.mixture`) and the language-neutral teacher (`training.neutral`).
+trainer; what is ours is which rows meet in a batch (`training.mixture`) and the language-neutral teacher
+(`training.neutral`).
 """
 
 from __future__ import annotations
