@@ -30,7 +30,8 @@ def plot_curves(metrics: Path, path: Path) -> None:
             axes.plot(steps, running_median(values))
         axes.set_ylabel(name.removeprefix("eval_dev_cosine_"))
         axes.set_xlabel("step")
-    FigureCanvasAgg(figure).print_png(path)
+    FigureCanvasAgg(figure)  # the canvas that `savefig` draws on
+    figure.savefig(path)
 
 
 def curve(records: Sequence[dict[str, Any]], name: str) -> list[tuple[int, float]]:

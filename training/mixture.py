@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from typing import NamedTuple
 
@@ -146,7 +146,17 @@ def plan_batches(rows: Mapping[str, Sequence[Row]], streams: Sequence[Stream], *
     sources = [_source(number, stream, rows, random.Random(rng.random())) for number, stream in enumerate(streams)]
     weights = [stream.weight for stream in streams]
     order = _interleave(weights, steps, rng)
-    return [sources[number]() for number in order]
+    return [_cut(sources[number](), streams[number].max_chars) for number in order]
+
+
+def _cut(batch: Batch, limit: int) -> Batch:
+    if not limit:
+        return batch
+
+    def cut(column: str, cell: object) -> object:
+        return truncate_graphemes(cell, limit) if isinstance(cell, str) and column != "kind" else cell
+
+    return replace(batch, rows=tuple(tuple(map(cut, batch.columns, row)) for row in batch.rows))
 
 
 def _interleave(weights: Sequence[float], steps: int, rng: random.Random) -> list[int]:
@@ -386,7 +396,7 @@ class NeutralSource:
                  for _ in range(self.stream.batch_size)]  # fmt: skip
         kind = "query" if is_query else "document"
         texts = [self.rng.choice(self.texts[lang][is_query]) for lang in drawn]
-        rows = tuple((truncate_graphemes(text, self.stream.max_chars), kind) for text in texts)
+        rows = tuple((text, kind) for text in texts)
         return Batch(self.number, ("text", "kind"), rows, tuple((lang, lang) for lang in drawn))
 
 

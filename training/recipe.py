@@ -66,8 +66,8 @@ class Stream(_Section):
     `weight` is the share of the steps; `loss_weight` multiplies the loss. Datasets are drawn in proportion to
     size ** (1 / temperature), languages within them likewise. `cross_lingual` is the share of pairs whose two texts are
     in different languages where the data has both; `languages` how many languages meet in one batch: few, so that every
-    query sees wrong documents in its own. Of neutral streams, `queries` is the share of batches of queries, the rest
-    being documents, and `max_chars` cuts their texts.
+    query sees wrong documents in its own. `max_chars` cuts texts; 0 leaves that to `training.max_tokens`. Of
+    neutral streams, `queries` is the share of batches of queries, the rest being documents.
     """
 
     objective: Objective
@@ -81,7 +81,7 @@ class Stream(_Section):
     negatives: int = Field(default=0, ge=0)
     similarity_temperature: float = Field(default=0.02, gt=0)
     queries: Share = 0.5
-    max_chars: int = Field(default=400, ge=1)
+    max_chars: int = Field(default=0, ge=0)
 
 
 class Lora(_Section):
