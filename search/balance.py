@@ -1,8 +1,8 @@
 """Language balance: one affine map that takes the language out of a vector, with a knob at query time.
 
 An encoder's vectors carry their language: plain cosine prefers passages in the query's own language. The span of the
-language offsets (mean of a language minus the mean of all) holds that preference. With the global mean m and the
-projection P onto that span, the index stores centred documents and a query chooses how much of the span it sees:
+language offsets (mean of a language minus the mean of all) holds that preference. With m, most of the global mean, and
+the projection P onto that span, the index stores centred documents and a query chooses how much of the span it sees:
 
     document  z = (x - m) / |(I - P)(x - m)|
     query     q = (I - balance * P)(x - s - m) / |(I - P)(x - s - m)|        score = q . z
@@ -40,6 +40,9 @@ LEAST_CHUNKS = 100
 """Without shipped offsets, an index with fewer chunks keeps plain cosine: its mean would be its subject matter."""
 LEAST_LANGUAGE_CHUNKS = 20
 """A language without a shipped offset counts from so many chunks on."""
+KEPT_MEAN = 0.25
+"""Share of the mean of all languages that stays in every vector: it holds what makes a passage a good answer in any
+language. Measured in docs/experiments.md."""
 INDEXED_WEIGHT = 10.0
 """Weight in the span of a language that the index holds, against 1 for one it does not."""
 
@@ -191,7 +194,8 @@ def fit_language_map(
     if observed is None or not observed.counts:
         if prior is None:
             raise ValueError("fit_language_map needs shipped offsets or observed vectors")
-        return LanguageMap(prior.mean, _span(prior.offsets, np.ones(len(prior.offsets)), rank), prior.query_shift)
+        basis = _span(prior.offsets, np.ones(len(prior.offsets)), rank)
+        return LanguageMap((1 - KEPT_MEAN) * prior.mean, basis, prior.query_shift)
     if prior is None and sum(observed.counts.values()) < LEAST_CHUNKS:
         return LanguageMap.identity(observed.dimension)
     offsets = dict(zip(prior.languages, prior.offsets, strict=True)) if prior else {}
@@ -206,7 +210,7 @@ def fit_language_map(
         weights[language] = INDEXED_WEIGHT
     rows = np.stack(list(offsets.values())) if offsets else np.zeros((1, observed.dimension), np.float32)
     basis = _span(rows, np.array([weights[language] for language in offsets] or [1.0]), rank)
-    return LanguageMap(mean, basis, prior.query_shift if prior else np.zeros_like(mean))
+    return LanguageMap((1 - KEPT_MEAN) * mean, basis, prior.query_shift if prior else np.zeros_like(mean))
 
 
 def _subject_mean(

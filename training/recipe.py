@@ -107,6 +107,7 @@ class Training(_Section):
     weight_decay: float = Field(default=0.0, ge=0)
     max_gradient_norm: float = Field(default=1.0, gt=0)
     matryoshka: tuple[int, ...] = ()
+    teacher_mean: Share = Field(default=0.25, description="share of all languages' mean that the teacher keeps")
     mini_batch: int = Field(default=0, ge=0, description="GradCache: texts encoded at a time; 0: the whole batch")
     gradient_checkpointing: bool = False
     checkpoint_every: int = Field(default=100, ge=1)

@@ -125,3 +125,9 @@ def test_files_round_trip_and_damage_is_explained(tmp_path: Path) -> None:
     path.write_bytes(b"\x00" * 20)
     with pytest.raises(IndexFormatError, match="Ingest the corpus again"):
         LanguageMap.load(path)
+
+
+def test_a_quarter_of_the_global_mean_stays() -> None:
+    language_map, vectors, labels, _ = fitted()
+    means = [vectors[np.array(labels) == lang].mean(axis=0) for lang in sorted(set(labels))]
+    np.testing.assert_allclose(language_map.mean, 0.75 * np.mean(means, axis=0), atol=1e-5)

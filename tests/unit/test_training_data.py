@@ -202,6 +202,8 @@ def test_the_teacher_loses_the_language_and_keeps_the_meaning() -> None:
     centred = remove_language_means(vectors, ["a", "b"] * many)
     assert centred.dtype == np.float32
     np.testing.assert_allclose(centred[0], (0, 1), atol=0.02)
+    kept = remove_language_means(vectors, ["a", "b"] * many, kept_mean=0.25)
+    np.testing.assert_allclose(kept[0], (0.486, 0.874), atol=0.02)
 
 
 def test_means_of_few_texts_are_drawn_towards_the_mean_of_all() -> None:
