@@ -143,7 +143,7 @@ def test_the_map_takes_the_language_out() -> None:
     by_language = {lang: plain.encode_documents([f"{lang} {topic}" for topic in range(TOPICS)]) for lang in LANGS}
     language_map = fit_affine(by_language)
     assert language_map.basis.shape == (2, plain.dimension)
-    base, mapped = evaluate_variants([plain, AffineEncoder(plain, language_map)], [retrieval_set()])
+    base, mapped = evaluate_variants([plain, AffineEncoder(plain, language_map, balance=1.0)], [retrieval_set()])
     assert base.results[0].figures["map@100"] < 0.5
     assert mapped.results[0].figures["map@100"] == mapped.results[0].figures["cross_ndcg@10"] == 1.0
     assert mapped.results[0].figures["own@10"] < 0.5
@@ -160,7 +160,7 @@ def test_fit_affine_on_two_means() -> None:
 
 def test_the_engines_map_is_fitted_to_the_documents_of_a_set(caplog: pytest.LogCaptureFixture) -> None:
     plain = CachedEncoder(BiasedEncoder(2.0))
-    affine = AffineEncoder.as_engine(plain)
+    affine = AffineEncoder.as_engine(plain, balance=1.0)
     assert "no language offsets are shipped for fingerprint bias-2.0" in caplog.text
     texts = [f"{lang} {topic}" for lang in LANGS for topic in range(TOPICS)] * 3  # an index's map needs 100 chunks
     langs = [text.split()[0] for text in texts]
