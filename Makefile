@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORPUS ?= corpus/documents
 
-.PHONY: install demo test test-slow check bench clean
+.PHONY: install demo ui test test-slow check bench clean
 
 install: $(VENV)/.installed
 
@@ -21,6 +21,13 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 
 demo: install
 	@$(BIN)/python -m indexer.demo "$(CORPUS)"
+
+$(VENV)/.installed-ui: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[ui]'
+	@touch $@
+
+ui: $(VENV)/.installed-ui
+	@$(BIN)/ui
 
 test: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

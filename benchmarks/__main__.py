@@ -33,6 +33,7 @@ def main() -> None:
     run("query_latency", str(debian / "documents"), "--queries", str(debian / "queries.jsonl"))
     if data:
         run("balance", *data)
+        run("rerank", "--bundled", *data)
         for module in ("encoder_backends", "lexical_tokenizer"):
             run(module, *(argument for folder in data for argument in ("--data", folder)))
 

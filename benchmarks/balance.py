@@ -26,8 +26,8 @@ from indexer.pipeline import IngestOptions
 from indexer.sources import ReadOptions
 from search.encoder import load_encoder
 from search.engine import Engine, Mode
+from search.evaluation.metrics import average_precision, ndcg_at_k, own_language_share, recall_at_k
 from search.settings import load_settings
-from training.evaluation.metrics import average_precision, ndcg_at_k, own_language_share, recall_at_k
 
 DEPTH = 100
 SETTINGS: tuple[tuple[Mode, float], ...] = (
@@ -73,7 +73,7 @@ def measure(engine: Engine, collection: Collection, mode: Mode, balance: float) 
     """Mean metrics over the queries, pooled over all languages and within each query's own."""
     sums: dict[str, list[float]] = defaultdict(list)
     for query, text, lang in collection.queries:
-        hits = engine.search(text, k=DEPTH, mode=mode, balance=balance).hits
+        hits = engine.search(text, k=DEPTH, mode=mode, balance=balance, fold=False).hits
         ranked = [hit.document_id.split("#", 1)[1] for hit in hits]
         relevant = collection.qrels[query]
         own = {document: score for document, score in relevant.items() if collection.languages[document] == lang}

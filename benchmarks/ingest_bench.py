@@ -28,8 +28,8 @@ from benchmarks.ingest_workers import iter_texts
 from benchmarks.processes import Job, folder_bytes, run_job
 from benchmarks.records import RESULTS, describe_run, write_rows
 from search.encoder.loading import resolve
+from search.evaluation.metrics import average_precision, ndcg_at_k, own_language_share, recall_at_k
 from search.settings import load_settings
-from training.evaluation.metrics import average_precision, ndcg_at_k, own_language_share, recall_at_k
 
 MIN_TIMED_QUERIES = 200
 SHARE_WITH_QUERIES = 2 / 3

@@ -120,7 +120,7 @@ def open_ours(index: Path, mode: str, balance: float | None) -> Ranker:
     engine = Engine.open(index)
 
     def rank(text: str, count: int) -> list[str]:
-        return [hit.document_id for hit in engine.search(text, k=count, mode=mode, balance=balance).hits]
+        return [hit.document_id for hit in engine.search(text, k=count, mode=mode, balance=balance, fold=False).hits]
 
     return rank
 

@@ -5,7 +5,6 @@ An embedded index gets a new generation; a server's collection changes in place.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Callable, Iterator
@@ -22,19 +21,22 @@ from indexer.ledger import FileRow, Ledger
 from indexer.pipeline import Ingest, IngestOptions, Progress, Summary, count_unchanged, remove_documents
 from indexer.roots import names_below
 from indexer.sources import iter_documents, iter_files
+from indexer.translations import digests_of, update_families
 from search.balance import LanguageMap, LanguageSums, fit_language_map, load_shipped_offsets
 from search.engine import check_encoder
 from search.errors import EncoderMismatchError, IndexNotFoundError, SourceError
 from search.files import allocated_bytes
+from search.fold import FAMILIES, has_families
 from search.index import LANGUAGE_MAP, LEDGER, SHARD, IndexFolder
 from search.lexical import LEXICAL_VERSION, document_vector
 from search.manifest import IndexManifest, now
-from search.opening import collection_name, open_index, read_server_metadata, server_metadata
+from search.opening import collection_name, open_index, read_server_metadata, server_folder, server_metadata
 from search.records import UNDETERMINED, Point, SparseVector
 from search.settings import Settings, version
 from search.store.base import UPSERT_BATCH, VectorStore
 from search.store.server import ServerStore, collection_exists, connect, drop_collection, read_metadata, write_metadata
 from search.text import counted
+from search.words import prepare_words
 
 if TYPE_CHECKING:
     from search.encoder import Encoder
@@ -136,6 +138,7 @@ def ingest(
             manifest = _finish(space, encoder.name, encoder.fingerprint)
         if not settings.store:
             folder.publish(manifest)
+    prepare_words(settings, encoder.tokenizer)
     return summary
 
 
@@ -156,7 +159,7 @@ def _unchanged(
         return None
     generation = folder.current()
     check_encoder(generation.manifest, encoder)
-    if generation.manifest.lexical_version != LEXICAL_VERSION:
+    if generation.manifest.lexical_version != LEXICAL_VERSION or not has_families(generation.path / FAMILIES):
         return None
     with closing(Ledger(generation.path / LEDGER, read_only=True)) as ledger:
         return count_unchanged(corpus, ledger, options)
@@ -314,8 +317,7 @@ def _open_server(settings: Settings, encoder: Encoder | None, fresh: bool) -> Wo
 
 
 def _server_ledger(settings: Settings) -> Path:
-    key = hashlib.sha256(f"{settings.store}\0{collection_name(settings)}".encode()).hexdigest()[:16]
-    return settings.home.expanduser() / "servers" / key / LEDGER
+    return server_folder(settings) / LEDGER
 
 
 def _load_or_fit_map(path: Path, ledger: Ledger, encoder: Encoder | None) -> LanguageMap:
@@ -339,7 +341,7 @@ def _load_or_fit_map(path: Path, ledger: Ledger, encoder: Encoder | None) -> Lan
 
 
 def _finish(space: Workspace, encoder_name: str, fingerprint: str) -> IndexManifest:
-    """Refine the language map, build the search structures and write down what the index holds now."""
+    """Refine the language map, build the search structures, find translations, write down what the index holds now."""
     chunks = space.store.count()
     fitted_at = int(space.ledger.meta("chunks_at_fit") or 0)
     if space.replace_map is not None and chunks and chunks >= REFIT_GROWTH * fitted_at:
@@ -348,6 +350,13 @@ def _finish(space: Workspace, encoder_name: str, fingerprint: str) -> IndexManif
         space.ledger.set_meta("chunks_at_fit", str(chunks))
         fitted_at = chunks
     space.store.optimize()
+    update_families(
+        space.folder / FAMILIES,
+        store=space.store,
+        digests=digests_of(space.ledger),
+        language_map=space.language_map,
+        origin=f"{fingerprint} {space.language_map.fingerprint}",
+    )
     documents, _ = space.ledger.totals()
     moment = now()
     manifest = IndexManifest(

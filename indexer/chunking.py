@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Protocol
 
-import regex
 import sentencex  # type: ignore[import-untyped]  # it ships no types
 import tokenizers
 from semantic_text_splitter import TextSplitter
@@ -22,11 +21,13 @@ from semantic_text_splitter import TextSplitter
 from indexer.documents import Document, Heading
 from search.errors import SettingsError
 from search.language import LanguageSpan
+from search.passages import PHRASE_SCRIPTS_NOT, passage_text
 from search.records import Chunk
-from search.text import has_spaces_between_words, truncate_graphemes
+from search.text import grapheme_boundary, has_spaces_between_words
+
+__all__ = ["ChunkOptions", "Detector", "chunk_document", "passage_text"]
 
 WINDOW_CHARS = 200_000
-PREFIX_CHARS = 200
 _MIN_SECTION_TOKENS = 32
 _MIN_TOKENS = 16
 _SENTENCE_WINDOW_CHARS = 8_000  # sentencex: 22 MB/s, on quotation marks only 0.4 MB/s at this size
@@ -34,14 +35,10 @@ _WORD_WINDOW_CHARS = 2_000  # semantic-text-splitter: 5 to 14 MB/s at this size 
 _CHARS_PER_TOKEN = 4
 _MAX_CHARS_PER_TOKEN = 16  # no chunk of 200,000 characters that the tokenizer drops
 _TAIL = 1 / 3  # of a chunk, in which the end of a paragraph is a better end than the limit
-_PHRASE_SCRIPTS_NOT = ("Hani", "Jpan", "Hira", "Kana", "Bopo", "Yiii")  # they end sentences by a full stop
-_CONTEXT_CHARS = 32
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_GRAPHEME = regex.compile(r"\X")
 _BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 _SPACES = re.compile(r"(?<=\s)(?=\S)")
-_MARKUP = re.compile(r"^[\s#=*_~>\-]+|[\s#=*_~]+$")
 _SEPARATORS = re.compile(r"[\s_.+~-]+")
 
 
@@ -141,26 +138,6 @@ def chunk_document(
             number += 1
 
 
-def passage_text(chunk: Chunk) -> str:
-    """What is encoded and indexed: title, headings and text, one a line, without what the text begins with anyway.
-
-    Title and headings together are cut to 200 characters.
-    """
-    seen = {_comparable(chunk.text.split("\n", 1)[0]), ""}
-    prefix = []
-    for line in (chunk.title, *chunk.headings):
-        line = " ".join(line.split())
-        if _comparable(line) not in seen:
-            seen.add(_comparable(line))
-            prefix.append(line)
-    lines = truncate_graphemes("\n".join(prefix), PREFIX_CHARS).strip()
-    return _SURROGATE.sub("\ufffd", f"{lines}\n{chunk.text}" if lines else chunk.text)
-
-
-def _comparable(line: str) -> str:
-    return " ".join(_MARKUP.sub("", line).casefold().split())
-
-
 def _title(document: Document) -> str:
     """The document's title, else its first heading, else the name of its file if that says something."""
     for title in (document.title, *(heading.text for heading in document.headings)):
@@ -198,20 +175,11 @@ def _windows(text: str, start: int, end: int, limit: int) -> Iterator[tuple[int,
         if cut < middle:
             tail = max(middle, latest - _WORD_WINDOW_CHARS)
             cut = tail + _split_chars(_SURROGATE.sub("\ufffd", text[tail:latest]), (latest - tail) // 2)[-1][0]
-        cut = _grapheme_boundary(text, cut)
+        cut = grapheme_boundary(text, cut)
         yield start, cut
         start = cut
     if start < end:
         yield start, end
-
-
-def _grapheme_boundary(text: str, offset: int) -> int:
-    """The first offset from `offset` on that is not inside what a reader sees as one character."""
-    first = max(0, offset - _CONTEXT_CHARS)
-    if offset <= 0 or offset >= len(text) or text[offset - 1 : offset + 1].isascii():
-        return offset
-    matches = _GRAPHEME.finditer(text, first, min(len(text), offset + 4 * _CONTEXT_CHARS))
-    return next((match.end() for match in matches if match.end() >= offset), offset)
 
 
 def _split_chars(text: str, capacity: int) -> list[tuple[int, int]]:
@@ -242,10 +210,10 @@ def _chunk_window(
 
 def _cut_spans(window: str, spans: Iterable[LanguageSpan], headings: Iterable[int]) -> list[LanguageSpan]:
     """The spans, cut at the headings too; all borders between graphemes."""
-    borders = sorted({_grapheme_boundary(window, border) for border in headings})
+    borders = sorted({grapheme_boundary(window, border) for border in headings})
     cut: list[LanguageSpan] = []
     for span in spans:
-        start, end = _grapheme_boundary(window, span.start), _grapheme_boundary(window, span.end)
+        start, end = grapheme_boundary(window, span.start), grapheme_boundary(window, span.end)
         inner = borders[bisect_left(borders, start + 1) : bisect_left(borders, end)]
         cut += [
             LanguageSpan(first, last, span.lang, span.confidence, span.script)
@@ -275,7 +243,7 @@ def _pieces(
 
 def _sentences(window: str, span: LanguageSpan, options: ChunkOptions) -> list[tuple[int, int]]:
     """Sentences of a span, or phrases between spaces where sentences have no mark; long ones already cut."""
-    phrases = not has_spaces_between_words(span.script) and span.script not in _PHRASE_SCRIPTS_NOT
+    phrases = not has_spaces_between_words(span.script) and span.script not in PHRASE_SCRIPTS_NOT
     long = 2 * _CHARS_PER_TOKEN * options.max_tokens
     parts: list[tuple[int, int]] = []
     for start, end in _windows(window, span.start, span.end, _SENTENCE_WINDOW_CHARS):
@@ -283,7 +251,7 @@ def _sentences(window: str, span: LanguageSpan, options: ChunkOptions) -> list[t
         borders = {start + int(boundary["start_index"]) for boundary in found} | {start, end}
         if phrases:
             borders |= {match.start() for match in _SPACES.finditer(window, start, end)}
-        safe = sorted({_grapheme_boundary(window, border) for border in borders})
+        safe = sorted({grapheme_boundary(window, border) for border in borders})
         for first, last in pairwise(safe):
             short = last - first <= long
             parts += _trimmed(window, first, last) if short else _split_long(window, first, last, long // 2)

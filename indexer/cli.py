@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from indexer.console import describe, progress_bar, warning_if_empty
+from indexer import backup_command, map_command, push_command, reindex_command, watch_command
+from indexer.console import describe, progress_bar, progress_lines, warning_if_empty
 from search.console import emit, run, say
 from search.errors import SettingsError
 from search.settings import Settings, load_settings
@@ -37,6 +38,13 @@ def ingest(
     index: IndexOption = None,
     store: StoreOption = None,
     encoder: Annotated[str | None, typer.Option(help="built-in name, folder or hub id")] = None,
+    progress_json: Annotated[
+        bool, typer.Option("--progress", help="with --json: lines of progress before the summary")
+    ] = False,
+    with_map: Annotated[
+        bool | None,
+        typer.Option("--map/--no-map", help="make the map anew afterwards; by default where there is a small one"),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bring the index into step with a folder: read what is new or changed, remove what is gone."""
@@ -53,8 +61,10 @@ def ingest(
         summary = build.dry_run(corpus, options, load_settings(index=index, store=store))
     else:
         settings = load_settings(index=index, store=store, encoder=encoder)
-        with progress_bar(lambda: build.size_of(corpus), quiet=as_json) as progress:
+        with progress_bar(lambda: build.size_of(corpus), quiet=as_json) as bar:
+            progress = progress_lines(build.size_of(corpus)) if as_json and progress_json else bar
             summary = build.ingest(corpus, settings, options=options, fresh=fresh, wait_s=wait, progress=progress)
+        map_command.refresh_map(settings, wanted=with_map)
     if as_json:
         emit(summary.as_json())
     else:
@@ -107,6 +117,15 @@ def remove(
     else:
         say("the files are still there: the next ingest of their folder adds them again") if removed else None
         print(f"{counted(len(removed), 'document')} removed")
+
+
+app.command("map")(map_command.map_index)
+app.command()(backup_command.backup)
+app.command()(backup_command.restore)
+app.command()(push_command.push)
+app.command()(push_command.pull)
+app.command()(reindex_command.reindex)
+app.command()(watch_command.watch)
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,10 @@ from pathlib import Path
 
 from indexer.pipeline import Summary
 from indexer.sources.files import SUPPORTED
+from search.console import emit
 from search.text import counted
+
+_LINE_EVERY_S = 0.5
 
 
 @contextmanager
@@ -39,6 +43,20 @@ def progress_bar(total_bytes: Callable[[], int], *, quiet: bool) -> Iterator[Cal
             bar.update(task, advance=size, at=source[-40:])
 
         yield advance
+
+
+def progress_lines(total_bytes: int) -> Callable[[int, str], None]:
+    """For a program that watches: the pipeline's progress callback, JSON lines on stdout, two a second and the last."""
+    done, written_at = 0, 0.0
+
+    def advance(size: int, source: str) -> None:
+        nonlocal done, written_at
+        done += size
+        if time.monotonic() - written_at >= _LINE_EVERY_S or done == total_bytes:
+            written_at = time.monotonic()
+            emit({"event": "progress", "bytes": done, "total_bytes": total_bytes, "at": source})
+
+    return advance
 
 
 def describe(summary: Summary, *, dry_run: bool = False) -> str:

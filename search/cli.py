@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import json
-import re
+import sys
 from typing import Annotated
 
 import typer
 
+from search import (
+    evaluate_command,
+    facets_command,
+    gaps_command,
+    mcp_command,
+    serve_command,
+    similar_command,
+    topics_command,
+    translations_command,
+)
 from search.console import run, say
 from search.engine import Engine, Hit, Mode, SearchResult
 from search.errors import QueryError
+from search.interpretation import readings
 from search.language import canonical_language
-from search.records import Filter, Match, MetadataValue, Range
+from search.records import Filter, Match, Range
 from search.settings import load_settings
+from search.terminal import draw_passage
 from search.text import counted
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Search your documents across languages.")
@@ -30,7 +42,7 @@ def _group() -> None:
 
 @app.command()
 def query(
-    text: Annotated[str, typer.Argument(help="a question or words, in any language")],
+    text: Annotated[str, typer.Argument(help='a question or words, in any language; also lang:de "a phrase" -word')],
     k: Annotated[int, typer.Option("--top", "-k", help="documents to show")] = 10,
     offset: Annotated[int, typer.Option(help="documents to leave out at the top")] = 0,
     mode: Annotated[Mode, typer.Option(help="how candidates are found")] = Mode.HYBRID,
@@ -42,6 +54,18 @@ def query(
     since: Annotated[str | None, typer.Option(help="dated on or after, YYYY-MM-DD")] = None,
     until: Annotated[str | None, typer.Option(help="dated on or before, YYYY-MM-DD")] = None,
     where: Annotated[list[str] | None, typer.Option(help="metadata condition name=value (repeat)")] = None,
+    fold: Annotated[bool, typer.Option("--fold/--no-fold", help="translations of one document are one hit")] = True,
+    reader: Annotated[
+        list[str] | None, typer.Option("--reader", help="language to show such a hit in, first choice first (repeat)")
+    ] = None,
+    spoken: Annotated[str | None, typer.Option("--query-lang", help="language of the query; else detected")] = None,
+    diversity: Annotated[float, typer.Option(help="0 to 1: how far a hit should differ from those before it")] = 0.0,
+    rerank: Annotated[
+        str | None, typer.Option(help="read the best 50 again: none, late, or a CrossEncoder's folder or hub id")
+    ] = None,
+    highlight: Annotated[
+        bool | None, typer.Option("--highlight/--no-highlight", help="mark why; by default in a terminal")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="show where each score comes from")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per hit")] = False,
     index: IndexOption = None,
@@ -53,16 +77,31 @@ def query(
     engine = Engine(load_settings(index=index, store=store, encoder=encoder))
     try:
         result = engine.search(
-            text, k=k, offset=offset, mode=mode, balance=balance, filter=chosen, explain=explain or as_json
-        )
+            text, k=k, offset=offset, mode=mode, balance=balance, filter=chosen, explain=explain or as_json,
+            fold=fold, reader_languages=reader or (), lang=spoken, diversity=diversity, rerank=rerank,
+            highlight=not as_json and sys.stdout.isatty() if highlight is None else highlight,
+        )  # fmt: skip
         languages = engine.index().languages
     finally:
         engine.close()
     for line in as_json_lines(result) if as_json else as_text(result, explain=explain):
         print(line)
+    for line in as_remarks(result):
+        say(line)
     if not result.hits and chosen is not None:
         known = ", ".join(languages)
         say(f"nothing passes the filters; languages of the index: {known}; `indexer status --files` lists the files")
+
+
+app.command()(similar_command.similar)
+app.command()(facets_command.facets)
+app.command()(evaluate_command.evaluate)
+app.command()(translations_command.translations)
+app.command()(gaps_command.gaps)
+app.command()(serve_command.serve)
+app.command()(serve_command.key)
+app.command()(mcp_command.mcp)
+app.command()(topics_command.topics)
 
 
 def build_filter(
@@ -93,7 +132,7 @@ def build_filter(
         name, equals, value = condition.partition("=")
         if not equals or not name:
             raise QueryError(f"--where takes name=value, got {condition!r}")
-        conditions.append(Match(f"metadata.{name}", _readings(value)))
+        conditions.append(Match(f"metadata.{name}", readings(value)))
     return Filter(tuple(conditions)) if conditions else None
 
 
@@ -108,21 +147,16 @@ def _date(value: str | None, clock: str) -> str | None:
         raise QueryError(f"dates are written YYYY-MM-DD, got {value!r}") from error
 
 
-def _readings(value: str) -> tuple[MetadataValue, ...]:
-    """A value from the shell matches the text, and the number or truth value that it reads as."""
-    readings: list[MetadataValue] = [value]
-    if value.lower() in ("true", "false"):
-        readings.append(value.lower() == "true")
-    elif re.fullmatch(r"-?[0-9]{1,18}", value):
-        readings.append(int(value))
-    elif re.fullmatch(r"-?[0-9]{0,18}\.[0-9]{1,18}", value):
-        readings.append(float(value))
-    return tuple(readings)
-
-
 def as_json_lines(result: SearchResult) -> list[str]:
     """One JSON object per hit."""
     return [json.dumps(hit.as_json(), ensure_ascii=False) for hit in result.hits]
+
+
+def as_remarks(result: SearchResult) -> list[str]:
+    """What to tell people about how their query was read."""
+    conditions = [f"only {' '.join(result.interpretation.conditions)}"] if result.interpretation.conditions else []
+    meant = [f"did you mean: {result.suggestion}"] if result.suggestion else []
+    return [*conditions, *result.notes, *meant]
 
 
 def as_text(result: SearchResult, *, explain: bool = False, width: int = 240) -> list[str]:
@@ -134,10 +168,14 @@ def as_text(result: SearchResult, *, explain: bool = False, width: int = 240) ->
         lines.append("Nothing found: other words or --mode dense may help.")
     for hit in result.hits:
         lines += ["", *_hit_lines(hit, width)]
+        if hit.also_in:
+            lines.append(f"    also in {', '.join(dict.fromkeys(other.lang for other in hit.also_in))}")
         if explain and hit.explanation is not None:
             e = hit.explanation
             lines.append(f"    score {hit.score:.4f} from {_part('dense', e.dense_rank, e.dense_score)}, "
                          f"{_part('lexical', e.lexical_rank, e.lexical_score)}")  # fmt: skip
+            if e.rerank_rank is not None:
+                lines.append(f"    {_part('reranker', e.rerank_rank, e.rerank_score)}")
     return lines
 
 
@@ -147,12 +185,10 @@ def _part(name: str, rank: int | None, score: float | None) -> str:
 
 def _hit_lines(hit: Hit, width: int) -> list[str]:
     chunk = hit.chunk
-    passage = " ".join(chunk.text.split())
-    shown = passage if len(passage) <= width else passage[:width].rstrip() + "…"
     heading = f" › {chunk.headings[-1]}" if chunk.headings and chunk.headings[-1] != chunk.title else ""
     return [
         f"{hit.rank}. [{chunk.lang}] {chunk.title or chunk.document_id}{heading}  ({chunk.document_id})",
-        f"    {shown}",
+        f"    {draw_passage(chunk, hit.highlights, width=width)}",
     ]
 
 

@@ -8,26 +8,51 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from search.balance import DEFAULT_BALANCE
+from search.diversity import diversify, document_vector
+from search.document_map import MAP, DocumentMap, load_map
 from search.errors import EncoderMismatchError, IndexFormatError, QueryError
+from search.facets import Facets, count_chunks, count_index
+from search.fold import (
+    SURE_LANGUAGE,
+    Families,
+    Folded,
+    Gap,
+    Shown,
+    Translation,
+    fold_families,
+    list_gaps,
+    list_translations,
+    show,
+)
 from search.fusion import fuse_ranks, keep_language_places
-from search.language import COMMON_LANGUAGES, Detection, LanguageDetector, check_languages
+from search.highlight import Highlight, mark_passages
+from search.interpretation import Interpretation, documents_holding, interpret
+from search.language import COMMON_LANGUAGES, Detection, LanguageDetector, canonical_language, check_languages
 from search.lexical import LEXICAL_VERSION, query_vector
+from search.listing import as_points, document_chunks, list_documents
 from search.manifest import IndexManifest
 from search.opening import OpenIndex, open_index
-from search.records import Chunk, Filter, Match, ScoredPoint, SparseVector, Vectors
+from search.records import UNDETERMINED, Chunk, Filter, Match, ScoredPoint, SparseVector, Vectors
+from search.rerank import DEFAULT_RERANK, NONE, RERANKED, Reranked, Rerankers, read_again
 from search.settings import Settings, load_settings
+from search.text import NO_SCRIPT
+from search.topics import Topics
+from search.topics.part import topics_of_filter, topics_of_query
+from search.words import IndexWords
 
 if TYPE_CHECKING:
     from search.encoder import Encoder
 
-MAX_QUERY_CHARS = 20_000
 MAX_RESULTS = 1_000
 CANDIDATES = 200
 """Chunks of each list that are ranked; four times as many, and again, while a search asks for more documents."""
@@ -43,22 +68,33 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Where a hit's score comes from: rank (from 1) and score in each list, None where the list does not hold it."""
+    """Where a hit's score comes from: rank (from 1) and score in each list, None where the list does not hold it.
+
+    The reranker's score is the one it ordered by, without what its language as a whole gained.
+    """
 
     dense_rank: int | None
     dense_score: float | None
     lexical_rank: int | None
     lexical_score: float | None
+    rerank_rank: int | None = None
+    rerank_score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One document, by its best passage. `rank` counts from 1; `score` is higher-is-better within one search."""
+    """One document, by its best passage. `rank` counts from 1; `score` is higher-is-better within one search.
+
+    With translations folded, it stands for all of them: `also_in` holds the passage of each other one, and score and
+    explanation are those of whichever passage was ranked best.
+    """
 
     rank: int
     score: float
     chunk: Chunk
     explanation: Explanation | None = None
+    also_in: tuple[Chunk, ...] = ()
+    highlights: tuple[Highlight, ...] = ()
 
     @property
     def document_id(self) -> str:
@@ -74,6 +110,12 @@ class Hit:
             "lang_confidence": round(c.lang_confidence, 4), "script": c.script, "source": c.source,
             "start": c.start, "end": c.end, "date": c.date, "metadata": dict(c.metadata),
         }  # fmt: skip
+        record["also_in"] = [
+            {"document_id": other.document_id, "chunk": other.number, "lang": other.lang, "title": other.title}
+            for other in self.also_in
+        ]
+        if self.highlights:
+            record["highlights"] = [{"start": h.start, "end": h.end, "kind": str(h.kind)} for h in self.highlights]
         if self.explanation is not None:
             e = self.explanation
             record["explanation"] = {name: getattr(e, name) for name in Explanation.__slots__}
@@ -82,7 +124,14 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits of one query, with what was understood of it. `timings_ms` holds encode, retrieve and total."""
+    """Hits of one query, with what was understood of it. `timings_ms` holds encode, retrieve, rerank, highlight, total.
+
+    Attributes:
+        interpretation: The words that were searched for, and the conditions of the query's syntax.
+        notes: What a person should know, such as a part of the query that was left out.
+        facets: Documents per language, folder, year and metadata value, of all that were found and not only the hits.
+        suggestion: The query as it may have been meant, where the index does not know its words but similar ones.
+    """
 
     query: str
     mode: Mode
@@ -90,6 +139,20 @@ class SearchResult:
     detection: Detection
     hits: list[Hit]
     timings_ms: dict[str, float] = field(default_factory=dict)
+    interpretation: Interpretation = field(default_factory=lambda: Interpretation(""))
+    notes: tuple[str, ...] = ()
+    facets: Facets = field(default_factory=dict)
+    suggestion: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A query as the store is asked it."""
+
+    detection: Detection
+    dense: Vectors | None
+    sparse: SparseVector | None
+    rewritten: str = ""
 
 
 class Engine:
@@ -107,9 +170,13 @@ class Engine:
         self.settings = settings
         self._encoder = encoder
         self._lock = threading.RLock()
+        self._rerankers = Rerankers()
+        self._loading = threading.Lock()
         self._index: OpenIndex | None = None
         self._close_index: Callable[[], object] = lambda: None
         self._detector = LanguageDetector()
+        self._words: IndexWords | None = None
+        self._counted: tuple[Callable[[], OpenIndex | None], Facets] = (lambda: None, {})
 
     @classmethod
     def open(cls, index: str | Path | None = None, *, encoder: Encoder | None = None, **settings: Any) -> Engine:
@@ -139,7 +206,7 @@ class Engine:
         Raises:
             EncoderMismatchError: The index was built with another one.
         """
-        with self._lock:
+        with self._loading:  # not the index's lock: what needs no encoder is answered while it loads
             if self._encoder is None:
                 from search.encoder import load_encoder
 
@@ -162,43 +229,208 @@ class Engine:
         balance: float | None = None,
         filter: Filter | None = None,
         explain: bool = False,
+        lang: str | None = None,
+        diversity: float = 0.0,
+        fold: bool = True,
+        reader_languages: Sequence[str] = (),
+        rerank: str | None = None,
+        highlight: bool = False,
     ) -> SearchResult:
         """Find the documents that answer `query`, whatever their language.
 
         Args:
-            query: A question or keywords in any language; only the first 512 tokens count.
+            query: A question or keywords in any language, with the syntax of `search.query_syntax`; by meaning only
+                the first 512 tokens count. Conditions alone list the documents that fulfil them, newest first.
             k: Documents to return, 1 to 1000.
             offset: Documents to leave out at the top, for further pages.
             mode: hybrid, dense or lexical.
             balance: 0 (the encoder's preference for the query's language) to 1 (languages equal); None: the default.
             filter: Conditions on language, source, date or metadata.
             explain: Whether hits say where their score comes from.
+            lang: The query's language; None: detected.
+            diversity: 0 to 1: how far a hit should differ from those before it.
+            fold: Whether one hit stands for all translations of a document that were found at ingest.
+            reader_languages: In which language such a hit is shown, first choice first; none: that of the query.
+            rerank: Reads the best 50 documents' passages again: "late", or the folder or hub id of a CrossEncoder; or
+                "none". None: the default. One that fails is left out, and `notes` say so.
+            highlight: Whether hits mark why they are hits.
 
         Returns:
-            Hits by descending score, ties by ascending chunk id, one per document.
+            Hits by descending score, ties by ascending chunk id, one per document or family of translations.
 
         Raises:
             QueryError: An argument is out of range, the query holds nothing to search for, or the filter names a
                 language that there is not.
         """
         started = time.perf_counter()
-        chosen, weight = _check(query, k, offset, mode, balance)
+        chosen, weight = _check(query, k, offset, mode, balance, diversity)
         index = self.index()
-        check_languages(_languages_of(filter), among=index.languages)
-        detection = self._detector.detect_query(query, among=COMMON_LANGUAGES.union(index.languages))
-        sparse = query_vector(query) if chosen is not Mode.DENSE else None
-        dense = None
-        if chosen is not Mode.LEXICAL:
-            vectors = self.encoder().encode_queries([query])
-            dense = index.language_map.map_queries(vectors, balance=weight)[0]
+        check_languages([*_languages_of(filter), *([lang] if lang else [])], among=index.languages)
+        asked = interpret(query, index, filter)
+        if not asked.text:
+            return _listing(index, query, asked, chosen, weight, offset, k, started)
+        question = self._ask(asked, index, chosen, weight, lang)
+        detection, dense, sparse, filter = question.detection, question.dense, question.sparse, asked.filter
         encoded = time.perf_counter()
         languages = dict(detection.probabilities)
-        points = _best_per_document(lambda limit: _retrieve(index, dense, sparse, languages, limit, filter), offset + k)
-        hits = _as_hits(points, offset, k, _explainer(index, dense, sparse, filter) if explain else None)
-        finished = time.perf_counter()
-        timings = {"encode": encoded - started, "retrieve": finished - encoded, "total": finished - started}
+        families, rejected = index.families if fold else Families(None), partial(_holding, index, asked.without)
+        reader, wanted = rerank or DEFAULT_RERANK, offset + k
+        points = _best_per_document(
+            lambda limit: _retrieve(index, dense, sparse, languages, limit, filter),
+            wanted if reader == NONE else max(wanted, RERANKED), rejected, families,
+        )  # fmt: skip
+        retrieved = time.perf_counter()
+        reranked, unread = self._rerank(reader, asked.text, question, index, points, weight)
+        points, reading = reranked.points, time.perf_counter() - retrieved
+        facets = count_chunks(point.chunk for point in points)
+        page = _folded(index, points, families, diversity)[offset : offset + k]
+        readers = _readers(reader_languages, detection)
+        shown = show(page, families, index.store, readers=readers, filter=filter, rejected=rejected)
+        explainer = _explainer(index, dense, sparse, filter, reranked) if explain else None
+        hits, before = _as_hits(shown, offset, explainer), time.perf_counter()
+        hits, unmarked = self._highlighted(asked.text, index, hits) if highlight else (hits, ())
+        marked = time.perf_counter()
+        suggestion = None if question.rewritten else self._index_words(index).suggest(query, asked.text, detection)
+        timings = {"encode": encoded - started, "retrieve": before - encoded - reading, "rerank": reading,
+                   "highlight": marked - before, "total": time.perf_counter() - started}  # fmt: skip
         rounded = {name: round(seconds * 1000, 3) for name, seconds in timings.items()}
-        return SearchResult(query, chosen, weight, detection, hits, rounded)
+        asked = _with_rewriting(asked, question.rewritten)
+        notes = (*asked.notes, *unread, *unmarked)
+        return SearchResult(query, chosen, weight, detection, hits, rounded, asked, notes, facets, suggestion)
+
+    def _rerank(
+        self, name: str, text: str, question: _Question, index: OpenIndex, points: list[ScoredPoint], balance: float
+    ) -> tuple[Reranked, tuple[str, ...]]:
+        """The points read again by the reranker of that name, and a note if it failed."""
+        if name == NONE or not points:
+            return Reranked(points, {}), ()
+        dense = question.dense
+        if dense is None:
+            dense = index.language_map.map_queries(self.encoder().encode_queries([text]), balance=balance)[0]
+        load = partial(self._rerankers.get, name, self.encoder)
+        return read_again(question.rewritten or text, points, load, index=index, dense=dense)
+
+    def _highlighted(self, text: str, index: OpenIndex, hits: list[Hit]) -> tuple[list[Hit], tuple[str, ...]]:
+        """The hits with why they are hits marked, and a note if not all of it could be."""
+        chunks = [hit.chunk for hit in hits]
+        marked, notes = mark_passages(
+            text, chunks, lambda: self._rerankers.token_cache(self.encoder()), index.language_map
+        )
+        return [replace(hit, highlights=found) for hit, found in zip(hits, marked, strict=True)], notes
+
+    def similar(self, document_id: str, *, k: int = 10) -> list[Hit]:
+        """Documents about the same as one, in any language, by their passage nearest to the mean of its passages.
+
+        Raises:
+            QueryError: There is no such document, or k is out of range.
+        """
+        _check_page(k, 0)
+        index = self.index()
+        vector, others = document_vector(index, document_id), Filter((Match("document_id", (document_id,), True),))
+        points = _best_per_document(lambda limit: index.store.search_dense(vector, limit=limit, filter=others), k)
+        return _as_hits([Shown(point.chunk, point) for point in points[:k]], 0, None)
+
+    def facets(self, filter: Filter | None = None) -> Facets:
+        """How many documents have which `lang`, `folder`, `year` and `metadata.NAME`, in the index or of a filter."""
+        index = self.index()
+        check_languages(_languages_of(filter), among=index.languages)
+        if filter is not None:
+            return count_index(index.store, filter)
+        counted_of, counts = self._counted
+        if counted_of() is not index:
+            counts = count_index(index.store)
+            self._counted = (weakref.ref(index), counts)
+        return counts
+
+    def document(self, document_id: str) -> list[Chunk]:
+        """The passages of a document, in order.
+
+        Raises:
+            QueryError: There is no such document.
+        """
+        return document_chunks(self.index().store, document_id)
+
+    def _ask(self, asked: Interpretation, index: OpenIndex, mode: Mode, balance: float, lang: str | None) -> _Question:
+        """Encode the words of a query: as typed and, where that was in another script than its language's, in that."""
+        words, spoken = self._index_words(index), self._detector.detect_query(asked.text)
+        rewritten = words.transliterate(asked.text, spoken) or ""
+        among = COMMON_LANGUAGES.union(index.languages)
+        detection = self._detector.detect_query(rewritten or asked.text, among=among)
+        if lang:
+            detection = Detection(lang, 1.0, detection.script, ((lang, 1.0),))
+        dense, texts = None, [asked.text, rewritten] if rewritten else [asked.text]
+        if mode is not Mode.LEXICAL:
+            vectors = self.encoder().encode_queries(texts).mean(axis=0, keepdims=True)
+            vectors /= np.linalg.norm(vectors)
+            dense = index.language_map.map_queries(vectors, balance=balance)[0]
+        sparse = query_vector("\n".join(texts)) if mode is not Mode.DENSE else None
+        return _Question(detection, dense, sparse, rewritten)
+
+    def _index_words(self, index: OpenIndex) -> IndexWords:
+        """The words of the index, for spelling and other scripts."""
+        with self._lock:
+            if self._words is None or self._words.index is not index:
+                self._words = IndexWords(index, self.settings.index_folder, lambda: self.encoder().tokenizer)
+            return self._words
+
+    def translations(self, document_id: str) -> list[Translation]:
+        """The documents that say the same as this one in other languages, by language.
+
+        Raises:
+            QueryError: The index does not hold the document.
+        """
+        index = self.index()
+        return list_translations(index.families, index.store, document_id)
+
+    def gaps(self, languages: Sequence[str] = ()) -> list[Gap]:
+        """Documents that lack one of `languages`, by default of those that any translated document exists in.
+
+        Raises:
+            QueryError: A language is none.
+        """
+        index = self.index()
+        check_languages([lang.partition("-")[0] for lang in languages], among=index.languages)
+        return list_gaps(index.families, languages)
+
+    def topics(
+        self,
+        *,
+        filter: Filter | None = None,
+        query: str | None = None,
+        reader_languages: Sequence[str] = (),
+        count: int | None = None,
+    ) -> Topics:
+        """What the index, the part of it that passes a filter, or what a query finds is about, whatever the languages.
+
+        Args:
+            filter: Conditions on language, source, date or metadata.
+            query: A question or words, with the syntax of a search; the 500 passages nearest to it are looked at.
+            reader_languages: Whose labels come first; none: the query's language, else that of most chunks of a topic.
+            count: Topics wanted, 2 to 500; None: as many as are well apart.
+
+        Raises:
+            QueryError: Nothing passes the filter, there are too few chunks, or an argument is out of range.
+        """
+        index = self.index()
+        check_languages(_languages_of(filter), among=index.languages)
+        asked = interpret(query, index, filter) if query is not None else None
+        if asked is None or not asked.text:
+            chosen = asked.filter if asked else filter
+            return topics_of_filter(index, chosen, count=count).for_reader(reader_languages)
+        question = self._ask(asked, index, Mode.DENSE, DEFAULT_BALANCE, None)
+        assert question.dense is not None
+        found = topics_of_query(index, asked, question.dense, count=count)
+        return found.for_reader(_readers(reader_languages, question.detection))
+
+    def map(self) -> DocumentMap:
+        """The chunks of the index in the plane, with their topics, as `indexer map` placed them.
+
+        Raises:
+            IndexNotFoundError: No map was made yet; the message names the command.
+            IndexFormatError: It is damaged or of another version.
+        """
+        index = self.index()
+        return load_map((index.folder or Path()) / MAP, index.manifest)
 
     def load(self) -> None:
         """Load now what the first query would otherwise wait for: index, encoder, language models."""
@@ -210,7 +442,7 @@ class Engine:
         """Release the index."""
         with self._lock:
             self._close_index()
-            self._index = None
+            self._index = self._words = None
 
 
 def check_encoder(manifest: IndexManifest, encoder: Encoder) -> None:
@@ -233,20 +465,50 @@ def _check_words(index: OpenIndex) -> None:
         )
 
 
-def _check(query: str, k: int, offset: int, mode: Mode | str, balance: float | None) -> tuple[Mode, float]:
+def _check(
+    query: str, k: int, offset: int, mode: Mode | str, balance: float | None, diversity: float
+) -> tuple[Mode, float]:
     if not query.strip():
         raise QueryError("the query is empty; type a question or some words")
-    if len(query) > MAX_QUERY_CHARS:
-        raise QueryError(f"the query has {len(query)} characters; at most {MAX_QUERY_CHARS} are allowed")
-    if not 1 <= k <= MAX_RESULTS or not 0 <= offset <= MAX_RESULTS:
-        raise QueryError(f"k must be 1 to {MAX_RESULTS} and offset 0 to {MAX_RESULTS}, got k={k}, offset={offset}")
+    _check_page(k, offset)
     weight = DEFAULT_BALANCE if balance is None else balance
-    if not 0.0 <= weight <= 1.0:
-        raise QueryError(f"balance must be between 0 and 1, got {weight}")
+    for name, value in (("balance", weight), ("diversity", diversity)):
+        if not 0.0 <= value <= 1.0:
+            raise QueryError(f"{name} must be between 0 and 1, got {value}")
     try:
         return Mode(mode), weight
     except ValueError as error:
         raise QueryError(f"unknown mode {str(mode)!r}; choose one of {', '.join(Mode)}") from error
+
+
+def _with_rewriting(asked: Interpretation, rewritten: str) -> Interpretation:
+    if not rewritten:
+        return asked
+    note = f"no language in Latin letters was recognised; also searched for {rewritten!r}"
+    return replace(asked, rewritten=rewritten, notes=(*asked.notes, note))
+
+
+def _check_page(k: int, offset: int) -> None:
+    if not 1 <= k <= MAX_RESULTS or not 0 <= offset <= MAX_RESULTS:
+        raise QueryError(f"k must be 1 to {MAX_RESULTS} and offset 0 to {MAX_RESULTS}, got k={k}, offset={offset}")
+
+
+def _listing(
+    index: OpenIndex, query: str, asked: Interpretation, mode: Mode, balance: float, offset: int, k: int, started: float
+) -> SearchResult:
+    """The answer to a query without words: what its conditions let pass, newest first."""
+    notes, documents = asked.notes, list[tuple[str, int]]()
+    if asked.conditions:
+        documents = list_documents(index.store, asked.filter, asked.without)
+    else:
+        notes = (*notes, "the query holds no word, number or symbol to search for")
+    points = as_points(index.store, documents[offset : offset + k], offset)
+    hits = [Hit(rank, point.score, point.chunk) for rank, point in enumerate(points, start=offset + 1)]
+    facets = count_index(index.store, asked.filter) if documents and not asked.without else {}
+    took = round((time.perf_counter() - started) * 1000, 3)
+    detection = Detection(UNDETERMINED, 0.0, NO_SCRIPT)
+    timings = {"encode": 0.0, "retrieve": took, "total": took}
+    return SearchResult(query, mode, balance, detection, hits, timings, asked, notes, facets)
 
 
 def _languages_of(filter: Filter | None) -> list[str]:
@@ -273,24 +535,58 @@ def _retrieve(
     return keep_language_places(by_meaning, fuse_ranks(by_meaning, by_words, query_languages))[:limit]
 
 
-def _best_per_document(retrieve: Callable[[int], list[ScoredPoint]], wanted: int) -> list[ScoredPoint]:
-    """The best chunk of each of the first `wanted` documents; fetches more chunks until there are enough."""
-    limit = CANDIDATES  # in fixed steps, so that the pages of one query do not overlap
+def _best_per_document(
+    retrieve: Callable[[int], list[ScoredPoint]],
+    wanted: int,
+    rejected: Callable[[list[str]], set[str]] = lambda found: set(),
+    families: Families | None = None,
+) -> list[ScoredPoint]:
+    """The best chunk of each document, of `wanted` families or more; fetches more chunks until there are enough.
+
+    A document without translations counts as a family.
+
+    What a longer list finds is put after what the shorter one found, so that every page of a query goes on where the
+    one before ended, although the ranks within a longer list are others.
+    """
+    limit = CANDIDATES
+    best: dict[str, ScoredPoint] = {}
+    dropped: set[str] = set()
     while True:
         points = retrieve(limit)
-        best: dict[str, ScoredPoint] = {}
+        known = best.keys() | dropped
         for point in points:
             best.setdefault(point.chunk.document_id, point)
-        if len(best) >= wanted or len(points) < limit:
-            return list(best.values())[:wanted]
+        dropped |= rejected([document for document in best if document not in known])
+        best = {document: point for document, point in best.items() if document not in dropped}
+        family_of = families.of(best) if families else {}
+        if len({family_of.get(document, document) for document in best}) >= wanted or len(points) < limit:
+            return list(best.values())
         limit *= 4
+
+
+def _holding(index: OpenIndex, without: Sequence[str], documents: list[str]) -> set[str]:
+    return documents_holding(index.store, without, documents)
+
+
+def _folded(index: OpenIndex, points: Sequence[ScoredPoint], families: Families, diversity: float) -> list[Folded]:
+    """Families in the order of their best passages, with the wanted diversity."""
+    folded = fold_families(points, families.of(point.chunk.document_id for point in points))
+    others = {item.best.chunk.id: item.others for item in folded}
+    ordered = diversify(index, [item.best for item in folded], diversity)
+    return [Folded(point, others[point.chunk.id]) for point in ordered]
+
+
+def _readers(languages: Sequence[str], detection: Detection) -> tuple[str, ...]:
+    """The languages that the reader is taken to prefer."""
+    own = (detection.lang,) if detection.confidence >= SURE_LANGUAGE else ()
+    return tuple(map(canonical_language, languages)) or own
 
 
 Explainer = Callable[[ScoredPoint], Explanation]
 
 
 def _explainer(
-    index: OpenIndex, dense: Vectors | None, sparse: SparseVector | None, filter: Filter | None
+    index: OpenIndex, dense: Vectors | None, sparse: SparseVector | None, filter: Filter | None, reranked: Reranked
 ) -> Explainer:
     def ranks(points: list[ScoredPoint]) -> dict[str, tuple[int, float]]:
         return {point.chunk.id: (rank, point.score) for rank, point in enumerate(points, start=1)}
@@ -300,13 +596,16 @@ def _explainer(
     by_words = ranks(index.store.search_lexical(sparse, limit=limit, filter=filter)) if sparse is not None else {}
 
     def explain(point: ScoredPoint) -> Explanation:
-        return Explanation(*by_dense.get(point.chunk.id, (None, None)), *by_words.get(point.chunk.id, (None, None)))
+        (dense_at, meaning), (words_at, words), (read_at, reading) = (
+            ranked.get(point.chunk.id, (None, None)) for ranked in (by_dense, by_words, reranked.by_chunk)
+        )
+        return Explanation(dense_at, meaning, words_at, words, read_at, reading)
 
     return explain
 
 
-def _as_hits(points: list[ScoredPoint], offset: int, k: int, explain: Explainer | None) -> list[Hit]:
+def _as_hits(shown: Sequence[Shown], offset: int, explain: Explainer | None) -> list[Hit]:
     return [
-        Hit(rank, point.score, point.chunk, explain(point) if explain else None)
-        for rank, point in enumerate(points[offset : offset + k], start=offset + 1)
+        Hit(rank, item.best.score, item.chunk, explain(item.best) if explain else None, item.also_in)
+        for rank, item in enumerate(shown, start=offset + 1)
     ]

@@ -13,6 +13,10 @@ class EncoderMismatchError(EncoderError):
     """The index was built with another encoder than the one asked for."""
 
 
+class RerankerError(PanlinguaError, RuntimeError):
+    """A reranker cannot be loaded or used; a search goes on without it and says so."""
+
+
 class StoreError(PanlinguaError, RuntimeError):
     """The vector store refuses an operation or cannot be reached."""
 
@@ -43,6 +47,10 @@ class TransientSourceError(SourceError):
 
 class SettingsError(PanlinguaError, ValueError):
     """A setting has a value that is not allowed."""
+
+
+class EvaluationError(PanlinguaError, ValueError):
+    """An evaluation set, an option of an evaluation or an optional package is not fit for use."""
 
 
 class TrainingDataError(PanlinguaError, ValueError):

@@ -2,7 +2,7 @@
 
     INDEX/current                  number of the current generation, swapped atomically
     INDEX/write.lock               held by the process that builds the next one
-    INDEX/generations/000007/      shard/ manifest.json language_map.safetensors ledger.sqlite
+    INDEX/generations/000007/      shard/ manifest.json language_map.safetensors ledger.sqlite families.sqlite
     INDEX/building/                the next generation, unfinished; a later run goes on with it
     INDEX/readers/HOST-PID-RANDOM/ one reader's view of a shard (hard links), removed when it closes
 

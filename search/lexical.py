@@ -98,6 +98,21 @@ def iter_tokens(text: str) -> Iterator[Token]:
             yield Token(term, offset + start, offset + end)
 
 
+def iter_words(text: str) -> Iterator[Token]:
+    """Words as they are compared with one another, by ascending start: of scripts without spaces, and of Hangul, each
+    grapheme.
+
+    Their sequence is what a phrase has to occur in, whatever the case, accents, width or line breaks.
+    """
+    for match in _RUN.finditer(text):
+        run, offset = match[0], match.start()
+        if not run.isascii() and _IS_PAIRED.match(run):
+            for unit, (start, end) in zip(*_units(run), strict=True):
+                yield Token(unit, offset + start, offset + end)
+        elif word := _fold(run):
+            yield Token(word, offset, match.end())
+
+
 def tokenize(text: str) -> list[str]:
     """The terms of `text` with repetitions, run by run: those of a query, and of a document but for Vietnamese."""
     return [term for run in _RUN.findall(text) for term in _terms(run)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 
 from search.balance import LanguageMap
 from search.errors import IndexNotFoundError
+from search.fold import FAMILIES, Families
 from search.index import SHARD, IndexFolder
 from search.manifest import IndexManifest, parse_manifest
 from search.settings import Settings
@@ -29,6 +31,9 @@ class OpenIndex:
     language_map: LanguageMap
     is_outdated: Callable[[], bool]
     close: Callable[[], None] = field(repr=False)
+    families: Families = field(default_factory=lambda: Families(None), repr=False)
+    folder: Path | None = None
+    """Where files beside the store are: the generation, or what the home folder keeps of a server's collection."""
 
     @property
     def languages(self) -> list[str]:
@@ -50,6 +55,12 @@ def open_index(settings: Settings) -> OpenIndex:
 def collection_name(settings: Settings) -> str:
     """Name of the server's collection for this index."""
     return f"panlingua-{settings.index_folder.name}"
+
+
+def server_folder(settings: Settings) -> Path:
+    """What whoever ingests keeps of a server's collection in the home folder: the ledger and the translations."""
+    key = hashlib.sha256(f"{settings.store}\0{collection_name(settings)}".encode()).hexdigest()[:16]
+    return settings.home.expanduser() / "servers" / key
 
 
 def server_metadata(manifest: IndexManifest, language_map: LanguageMap) -> dict[str, Any]:
@@ -77,6 +88,7 @@ def _open_embedded(path: Path) -> OpenIndex:
         view = folder.new_reader_view()
         try:
             manifest, language_map = generation.manifest, generation.language_map
+            families = Families(generation.path / FAMILIES)
             make_reader_view(generation.path / SHARD, view.path)
             break
         except BaseException:
@@ -92,8 +104,9 @@ def _open_embedded(path: Path) -> OpenIndex:
     def close() -> None:
         store.close()
         view.close()
+        families.close()
 
-    return OpenIndex(store, manifest, language_map, is_outdated, close)
+    return OpenIndex(store, manifest, language_map, is_outdated, close, families, generation.path)
 
 
 def _open_server(settings: Settings) -> OpenIndex:
@@ -117,4 +130,10 @@ def _open_server(settings: Settings) -> OpenIndex:
         looked_at = time.monotonic()
         return bool(read_metadata(client, name).get("manifest") != metadata["manifest"])
 
-    return OpenIndex(store, manifest, language_map, is_outdated, store.close)
+    families = Families(server_folder(settings) / FAMILIES)
+
+    def close() -> None:
+        store.close()
+        families.close()
+
+    return OpenIndex(store, manifest, language_map, is_outdated, close, families, server_folder(settings))

@@ -98,6 +98,9 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """All conditions must hold. Keys: `lang`, `script`, `source`, `folders`, `date`, `document_id`, `metadata.NAME`."""
+    """All conditions must hold.
+
+    Keys: `lang`, `script`, `source`, `folders`, `date`, `document_id`, `metadata.NAME`, and `id` of a chunk.
+    """
 
     conditions: tuple[Match | Range, ...] = ()

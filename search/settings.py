@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from search.errors import SettingsError
@@ -26,13 +26,38 @@ def default_home() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "panlingua"
 
 
+class ServeSettings(BaseModel):
+    """The HTTP server: `[serve]` in `panlingua.toml`, `PANLINGUA_SERVE_<NAME>`, or a flag of `search serve`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = Field(default="127.0.0.1", description="address to listen on; others than this machine need keys")
+    port: int = Field(default=8080, ge=0, le=65535)
+    keys: str | None = Field(default=None, repr=False, description="API keys, NAME:SCOPE+SCOPE:SECRET,...")
+    keys_file: Path | None = Field(default=None, description="TOML file with hashes of API keys")
+    hosts: tuple[str, ...] = Field(default=(), description="host names that may be asked for; none: see docs/api.md")
+    folders: tuple[Path, ...] = Field(default=(), description="folders that may be ingested through the API")
+    rate: int = Field(default=600, ge=0, description="requests a minute and caller; 0: no limit")
+    max_body_bytes: int = Field(default=16 * 2**20, ge=1024, description="largest request")
+    timeout_s: float = Field(default=30.0, gt=0, description="longest a request may take")
+    workers: int = Field(default=8, ge=1, le=256, description="searches that run at the same time")
+    waiting: int = Field(default=128, ge=1, description="searches that run or wait; further ones are refused")
+
+
 class Settings(BaseSettings):
     """Where things are kept and what runs them; read at the edges (command line, UI, API) only.
 
     Every field can be set as `PANLINGUA_<NAME>` or in `panlingua.toml` in the home folder.
     """
 
-    model_config = SettingsConfigDict(env_prefix="PANLINGUA_", env_ignore_empty=True, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="PANLINGUA_",
+        env_ignore_empty=True,
+        env_nested_delimiter="_",
+        env_nested_max_split=1,
+        extra="forbid",
+        frozen=True,
+    )
 
     home: Path = Field(default_factory=default_home, description="folder for indexes, encoders and caches")
     index: str = Field(default="default", description="name of the index in the home folder, or a path")
@@ -41,6 +66,7 @@ class Settings(BaseSettings):
     encoder: str = Field(default=DEFAULT_ENCODER, description="built-in name, local folder or hub id")
     backend: str = Field(default="auto", description="auto, openvino, openvino-f32, torch or torch-bf16")
     threads: int | None = Field(default=None, ge=1, description="CPU threads of the encoder; none: all cores")
+    serve: ServeSettings = Field(default_factory=ServeSettings, description="the HTTP server")
 
     @classmethod
     def settings_customise_sources(

@@ -16,6 +16,7 @@ SPACELESS_SCRIPTS = frozenset(_SPACELESS.split())
 
 _JOINERS = "\u200c\u200d"  # they tell words apart in Persian, conjuncts in Indic scripts, and join emoji
 _SAMPLE = 20_000
+_CONTEXT_CHARS = 32  # around a place in a text, in which its grapheme is looked for
 _KANA_SHARE = 0.05  # Japanese running text is never under 20 % kana; Chinese that quotes a word of it is under 5 %
 _LETTERS_PER_SYLLABLE = 2  # so that Japanese about `for` and `list` is still Japanese
 _GRAPHEME = regex.compile(r"\X")
@@ -89,6 +90,25 @@ def truncate_graphemes(text: str, limit: int, *, ellipsis: str = "") -> str:
             break
         end = grapheme.end()
     return text[:end].rstrip() + ellipsis
+
+
+def grapheme_boundary(text: str, offset: int) -> int:
+    """The first offset from `offset` on that is not inside what a reader sees as one character."""
+    first = max(0, offset - _CONTEXT_CHARS)
+    if offset <= 0 or offset >= len(text) or text[offset - 1 : offset + 1].isascii():
+        return offset
+    matches = _GRAPHEME.finditer(text, first, min(len(text), offset + 4 * _CONTEXT_CHARS))
+    return next((match.end() for match in matches if match.end() >= offset), offset)
+
+
+def whole_graphemes(text: str, start: int, end: int) -> tuple[int, int]:
+    """The smallest span around [start, end) that cuts nothing a reader sees as one character.
+
+    Worked: in "cafe" and a combining accent, (3, 4) is (3, 5).
+    """
+    while start > 0 and grapheme_boundary(text, start) != start:
+        start -= 1
+    return start, grapheme_boundary(text, end)
 
 
 def counted(number: int, noun: str) -> str:

@@ -59,7 +59,7 @@ def choose_sets(data: Path | None, names: Sequence[str], *, needed: bool) -> lis
     Raises:
         EvaluationError: No folder is given though one is `needed`, or a name is unknown.
     """
-    from training.evaluation.errors import EvaluationError
+    from search.errors import EvaluationError
     from training.evaluation.sets import find_sets
 
     if data is None:

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 
 CPU_BATCH_TOKENS = 4096
 GPU_BATCH_TOKENS = 65536
+
+TOKEN_OUTPUT = "token_embeddings"
+"""Where sentence-transformers' modules keep the vectors that are pooled."""
 
 TokenIds: TypeAlias = npt.NDArray[np.int64]
 
@@ -36,6 +39,18 @@ class Backend(Protocol):
 
     def forward(self, token_ids: TokenIds, mask: TokenIds) -> Vectors:
         """Pooled vectors (B, D) float32 of padded `token_ids` (B, L); `mask` (B, L) is 1 on tokens, 0 on padding."""
+
+
+@runtime_checkable
+class TokenBackend(Backend, Protocol):
+    """A backend that also gives what was pooled: a vector for every token."""
+
+    def forward_tokens(self, token_ids: TokenIds, mask: TokenIds) -> Vectors:
+        """Vectors (B, L, D) float32 of every token, in its context and before pooling; those of padding mean nothing.
+
+        Raises:
+            EncoderError: The encoder has none, since it is no transformer.
+        """
 
 
 class TorchBackend:
@@ -57,12 +72,28 @@ class TorchBackend:
 
     def forward(self, token_ids: TokenIds, mask: TokenIds) -> Vectors:
         """Pooled vectors (B, D) float32."""
+        return self._run(token_ids, mask, "sentence_embedding")
+
+    def forward_tokens(self, token_ids: TokenIds, mask: TokenIds) -> Vectors:
+        """Vectors (B, L, D) float32 of every token; see TokenBackend."""
+        return self._run(token_ids, mask, TOKEN_OUTPUT)
+
+    def _run(self, token_ids: TokenIds, mask: TokenIds, output: str) -> Vectors:
         torch = self._torch
         with torch.inference_mode():
             features = {"input_ids": torch.from_numpy(token_ids), "attention_mask": torch.from_numpy(mask)}
-            features = {name: tensor.to(self._device) for name, tensor in features.items()}
-            pooled = self.model(features)["sentence_embedding"]
-            return np.asarray(pooled.float().cpu().numpy(), dtype=np.float32)
+            features = self.model({name: tensor.to(self._device) for name, tensor in features.items()})
+            if output not in features:
+                raise no_token_vectors(self.name)
+            return np.asarray(features[output].float().cpu().numpy(), dtype=np.float32)
+
+
+def no_token_vectors(name: str) -> EncoderError:
+    """The error for a network without vectors of tokens."""
+    return EncoderError(
+        f"this encoder gives no vectors of single tokens with the backend {name!r}: late interaction and marked words "
+        "need a transformer on the backend openvino or torch; search with `--rerank none`"
+    )
 
 
 def has_gpu() -> bool:

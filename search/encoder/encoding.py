@@ -1,25 +1,40 @@
-"""Texts to unit vectors: prompts, truncation, length-sorted batches, each text encoded once."""
+"""Texts to unit vectors, of the whole text or of its tokens: prompts, truncation, length-sorted batches."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from search.encoder.backends import Backend
+from search.encoder.backends import Backend, TokenBackend, TokenIds, no_token_vectors
 from search.encoder.manifest import Manifest
 from search.errors import EncoderError
 from search.records import Vectors
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 TEXTS_PER_ROUND = 4096
 CHARACTERS_PER_TOKEN = 64
 LENGTH_STEP = 8
 SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenVectors:
+    """The tokens of one text in their context, without prompt, special tokens and tokens that are only space.
+
+    `vectors` (L, D) float32 are of unit length; `ids` (L,) are the tokens' numbers in the vocabulary; `spans` (L, 2)
+    are the characters [start, end) of the text, as it was given, that each stands for. L is 0 for a blank text.
+    """
+
+    vectors: Vectors
+    ids: npt.NDArray[np.int64]
+    spans: npt.NDArray[np.int64]
 
 
 class Encoder:
@@ -67,9 +82,39 @@ class Encoder:
         """Vectors (B, D) float32 of unit length for what is searched in, in the order of `texts`."""
         return self._encode(texts, self.manifest.document_prompt)
 
+    def encode_query_tokens(self, texts: Sequence[str], *, max_tokens: int | None = None) -> list[TokenVectors]:
+        """Vectors of the tokens of what is searched with; see `encode_document_tokens`."""
+        return self._encode_tokens(texts, self.manifest.query_prompt, max_tokens)
+
+    def encode_document_tokens(self, texts: Sequence[str], *, max_tokens: int | None = None) -> list[TokenVectors]:
+        """Vectors of the tokens of what is searched in, in the order of `texts`: what pooling averages over.
+
+        Costs as much as `encode_documents`. A text of more than `max_tokens`, prompt and special tokens included, is
+        cut there; None: the encoder's limit.
+
+        Raises:
+            EncoderError: The encoder or its backend gives no vectors of tokens.
+        """
+        return self._encode_tokens(texts, self.manifest.document_prompt, max_tokens)
+
+    def _encode_tokens(self, texts: Sequence[str], prompt: str, max_tokens: int | None) -> list[TokenVectors]:
+        if not isinstance(self.backend, TokenBackend):
+            raise no_token_vectors(self.backend.name)
+        _check_list(texts)
+        most = min(max_tokens or self.max_tokens, self.max_tokens)
+        prompted = [prompt + _checked(text, i)[: most * CHARACTERS_PER_TOKEN] for i, text in enumerate(texts)]
+        encodings = self.tokenizer.encode_batch(prompted, add_special_tokens=False)
+        for encoding in encodings:
+            encoding.truncate(most - self._special_tokens)
+        encodings = [self.tokenizer.post_process(encoding) for encoding in encodings]
+        found: dict[int, TokenVectors] = {}
+        for rows, token_ids, mask in self._padded([encoding.ids or [self._pad_id] for encoding in encodings]):
+            for row, vectors in zip(rows, self.backend.forward_tokens(token_ids, mask), strict=True):
+                found[row] = _own_tokens(vectors, encodings[row], prompted[row], len(prompt))
+        return [found[row] for row in range(len(texts))]
+
     def _encode(self, texts: Sequence[str], prompt: str) -> Vectors:
-        if isinstance(texts, (str, bytes)):
-            raise EncoderError(f"expected a list of texts, got one {type(texts).__name__}; wrap it: [text]")
+        _check_list(texts)
         limit = self.max_tokens * CHARACTERS_PER_TOKEN
         prompted = [(prompt + _checked(text, i).strip()[:limit]).strip() for i, text in enumerate(texts)]
         rows = {text: row for row, text in enumerate(dict.fromkeys(prompted))}
@@ -80,7 +125,12 @@ class Encoder:
 
     def _encode_round(self, texts: list[str], out: Vectors) -> None:
         """Fill `out` (B, D) with the vectors of `texts`."""
-        ids = self._tokenize(texts)
+        for rows, token_ids, mask in self._padded(self._tokenize(texts)):
+            vectors = self.backend.forward(token_ids, mask)
+            out[rows] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+    def _padded(self, ids: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], TokenIds, TokenIds]]:
+        """Batches: row numbers (B), token ids (B, L) and mask (B, L)."""
         for rows in iter_batches([len(row) for row in ids], self.backend.batch_tokens):
             length = min(-(-len(ids[rows[-1]]) // LENGTH_STEP) * LENGTH_STEP, self.max_tokens)
             token_ids = np.full((len(rows), length), self._pad_id, np.int64)
@@ -88,8 +138,7 @@ class Encoder:
             for place, row in enumerate(rows):
                 token_ids[place, : len(ids[row])] = ids[row]
                 mask[place, : len(ids[row])] = 1
-            vectors = self.backend.forward(token_ids, mask)
-            out[rows] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+            yield rows, token_ids, mask
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
         encodings = self.tokenizer.encode_batch_fast(texts)
@@ -115,6 +164,27 @@ def iter_batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
         batch.append(row)
     if batch:
         yield batch
+
+
+def _own_tokens(vectors: Vectors, encoding: Encoding, prompted: str, prompt: int) -> TokenVectors:
+    """What stands for characters after the first `prompt` ones of the prompted text; offsets count from there."""
+    kept, spans = [], []
+    for place, (start, end) in enumerate(encoding.offsets):
+        start = max(start, prompt)
+        piece = prompted[start:end]
+        if piece.strip() and not encoding.special_tokens_mask[place]:
+            first = start + len(piece) - len(piece.lstrip())
+            kept.append(place)
+            spans.append((first - prompt, first - prompt + len(piece.strip())))
+    own = vectors[kept]
+    unit = own / np.maximum(np.linalg.norm(own, axis=1, keepdims=True), 1e-12)
+    ids = np.array(encoding.ids, np.int64)[kept]
+    return TokenVectors(np.asarray(unit, np.float32), ids, np.array(spans, np.int64).reshape(-1, 2))
+
+
+def _check_list(texts: Sequence[str]) -> None:
+    if isinstance(texts, (str, bytes)):
+        raise EncoderError(f"expected a list of texts, got one {type(texts).__name__}; wrap it: [text]")
 
 
 def _checked(text: str, place: int) -> str:

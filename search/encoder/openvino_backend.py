@@ -14,14 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from search.encoder.backends import CPU_BATCH_TOKENS, TokenIds, TorchBackend, quiet_transformers
+from search.encoder.backends import (
+    CPU_BATCH_TOKENS,
+    TOKEN_OUTPUT,
+    TokenIds,
+    TorchBackend,
+    no_token_vectors,
+    quiet_transformers,
+)
 from search.encoder.cache import build_once
 from search.errors import EncoderError
 from search.records import Vectors
 
 logger = logging.getLogger(__name__)
 
-GRAPH_FILE = "model.xml"
+GRAPH_FILE = "graph.xml"
+"""Pooled vectors and those of the tokens; `model.xml` of earlier versions, with the pooled ones only, is replaced."""
 PROBE_COSINE = 0.999
 
 
@@ -49,11 +57,20 @@ class OpenVinoBackend:
 
     def forward(self, token_ids: TokenIds, mask: TokenIds) -> Vectors:
         """Pooled vectors (B, D) float32."""
+        return self._run(token_ids, mask, 0)
+
+    def forward_tokens(self, token_ids: TokenIds, mask: TokenIds) -> Vectors:
+        """Vectors (B, L, D) float32 of every token; see TokenBackend."""
+        if len(self._compiled.outputs) < 2:
+            raise no_token_vectors(self.name)
+        return self._run(token_ids, mask, 1)
+
+    def _run(self, token_ids: TokenIds, mask: TokenIds, output: int) -> Vectors:
         request = getattr(self._local, "request", None)
         if request is None:
             request = self._local.request = self._compiled.create_infer_request()
         request.infer([token_ids, mask], share_inputs=True)
-        return np.array(request.get_output_tensor(0).data, dtype=np.float32)
+        return np.array(request.get_output_tensor(output).data, dtype=np.float32)
 
 
 def import_openvino() -> Any:
@@ -117,7 +134,9 @@ def _export(folder: Path, graph: Path) -> None:
             self.model = model
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
-            return self.model({"input_ids": input_ids, "attention_mask": attention_mask})["sentence_embedding"]
+            features = self.model({"input_ids": input_ids, "attention_mask": attention_mask})
+            pooled = features["sentence_embedding"]
+            return (pooled, features[TOKEN_OUTPUT]) if TOKEN_OUTPUT in features else pooled
 
     openvino = import_openvino()
     reference = TorchBackend(folder, device="cpu")

@@ -56,6 +56,9 @@ class VectorStore(Protocol):
     def iter_points(self, *, filter: Filter | None = None, with_vectors: bool = False) -> Iterator[Point]:
         """Every point that matches, streamed by ascending id; vectors of length 0 unless asked for."""
 
+    def iter_fields(self, fields: Sequence[str], *, filter: Filter | None = None) -> Iterator[Mapping[str, Any]]:
+        """Only these fields of every chunk that matches, by ascending id: several times faster than whole points."""
+
     def count(self, filter: Filter | None = None) -> int:
         """Exact number of chunks that match."""
 

@@ -39,6 +39,8 @@ from search.store.base import (
 from search.store.payload import (
     DATE_FIELDS,
     KEYWORD_FIELDS,
+    POINT_ID,
+    chunk_ids,
     equalities,
     field_path,
     from_payload,
@@ -167,6 +169,20 @@ class EdgeStore:
             with _explained("cannot read from the index"):
                 records, offset = self._shard.scroll(request)
             yield from map(_from_edge, records)
+            if offset is None:
+                return
+
+    def iter_fields(self, fields: Sequence[str], *, filter: Filter | None = None) -> Iterator[Mapping[str, Any]]:
+        """See VectorStore."""
+        offset: Any = None
+        chosen = qe.PayloadSelector.Include(list(fields))
+        while True:
+            request = qe.ScrollRequest(
+                offset=offset, limit=_SCROLL, filter=_filter(filter), with_payload=chosen, with_vector=False
+            )
+            with _explained("cannot read from the index"):
+                records, offset = self._shard.scroll(request)
+            yield from (record.payload or {} for record in records)
             if offset is None:
                 return
 
@@ -316,9 +332,14 @@ def _filter(filter: Filter | None) -> qe.Filter | None:
             kind = qe.RangeDateTime if bounds.dates else qe.RangeFloat
             must.append(qe.FieldCondition(key=bounds.path, range=kind(gte=bounds.gte, lte=bounds.lte)))
             continue
-        anything = qe.Filter(should=[_equals(path, value) for path, value in equalities(condition)])
-        (must_not if condition.negate else must).append(anything)
+        (must_not if condition.negate else must).append(_any_of(condition))
     return qe.Filter(must=must or None, must_not=must_not or None)
+
+
+def _any_of(condition: Match) -> Any:
+    if condition.key == POINT_ID:
+        return qe.HasIdCondition(chunk_ids(condition))
+    return qe.Filter(should=[_equals(path, value) for path, value in equalities(condition)])
 
 
 def _equals(path: str, value: str | int | float) -> qe.FieldCondition:

@@ -8,13 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from search.errors import QueryError
 from search.records import Chunk, Match, Point, Range
 
 KEYWORD_FIELDS = ("document_id", "lang", "script", "source", "folders", "flags")
 DATE_FIELDS = ("date",)
-FILTER_FIELDS = (*KEYWORD_FIELDS[:-1], *DATE_FIELDS, "title", "number", "lang_confidence")
+POINT_ID = "id"
+"""Key of a condition on the chunk ids themselves, which are no part of the payload."""
+FILTER_FIELDS = (POINT_ID, *KEYWORD_FIELDS[:-1], *DATE_FIELDS, "title", "number", "lang_confidence")
 MOST_METADATA_INDEXES = 64
 """Metadata columns that get a payload index; a filter on further ones reads every chunk (77 ms over 25,000)."""
 
@@ -74,6 +77,19 @@ def equalities(condition: Match) -> list[tuple[str, str | int | float]]:
         else (path, float(value) if isinstance(value, int) and abs(value) <= _EXACT_FLOAT else value)
         for value in condition.values
     ]
+
+
+def chunk_ids(condition: Match) -> set[int | UUID | str]:
+    """The ids of a condition on chunks.
+
+    Raises:
+        QueryError: There is none, or one is not the id of a chunk.
+    """
+    field_path(condition)
+    try:
+        return {str(UUID(str(value))) for value in condition.values}
+    except ValueError as error:
+        raise QueryError(f"the condition on {condition.key!r} needs ids of chunks, got {condition.values!r}") from error
 
 
 def range_bounds(condition: Range) -> Bounds:

@@ -31,6 +31,8 @@ from search.store.base import (
 from search.store.payload import (
     DATE_FIELDS,
     KEYWORD_FIELDS,
+    POINT_ID,
+    chunk_ids,
     equalities,
     field_path,
     from_payload,
@@ -142,6 +144,18 @@ class ServerStore:
                     self.collection, _filter(filter), limit=_SCROLL, offset=offset, with_vectors=with_vectors
                 )
             yield from map(_from_server, records)
+            if offset is None:
+                return
+
+    def iter_fields(self, fields: Sequence[str], *, filter: Filter | None = None) -> Iterator[Mapping[str, Any]]:
+        """See VectorStore."""
+        offset: Any = None
+        while True:
+            with self._explained("read"):
+                records, offset = self.client.scroll(
+                    self.collection, _filter(filter), limit=_SCROLL, offset=offset, with_payload=list(fields)
+                )
+            yield from (record.payload or {} for record in records)
             if offset is None:
                 return
 
@@ -311,9 +325,14 @@ def _filter(filter: Filter | None) -> models.Filter | None:
             kind: Any = models.DatetimeRange if bounds.dates else models.Range
             must.append(models.FieldCondition(key=bounds.path, range=kind(gte=bounds.gte, lte=bounds.lte)))
             continue
-        anything = models.Filter(should=[_equals(path, value) for path, value in equalities(condition)])
-        (must_not if condition.negate else must).append(anything)
+        (must_not if condition.negate else must).append(_any_of(condition))
     return models.Filter(must=must or None, must_not=must_not or None)
+
+
+def _any_of(condition: Match) -> models.Condition:
+    if condition.key == POINT_ID:
+        return models.HasIdCondition(has_id=list(chunk_ids(condition)))
+    return models.Filter(should=[_equals(path, value) for path, value in equalities(condition)])
 
 
 def _equals(path: str, value: str | int | float) -> models.FieldCondition:

@@ -144,6 +144,7 @@ def test_ties_break_by_id_also_at_the_limit(store: VectorStore) -> None:
         assert [p.chunk.id for p in found] == ids[:limit]
 
 
+CHUNKS = tuple(point.chunk.id for point in make_points(40)[::3])
 FILTERS = {
     "language": (Filter((Match("lang", ("de", "ja")),)), lambda c: c.lang in ("de", "ja")),
     "not language": (Filter((Match("lang", ("de",), negate=True),)), lambda c: c.lang != "de"),
@@ -166,6 +167,11 @@ FILTERS = {
         Filter((Range("date", "2024-03-01T00:00:00Z", "2024-05-01T00:00:00Z"),)),
         lambda c: c.date is not None and "2024-03" <= c.date < "2024-06",
     ),
+    "chunks": (Filter((Match("id", CHUNKS),)), lambda c: c.id in CHUNKS),
+    "other chunks": (
+        Filter((Match("id", CHUNKS, negate=True), Match("lang", ("ar",)))),
+        lambda c: c.id not in CHUNKS and c.lang == "ar",
+    ),
     "both": (
         Filter((Match("lang", ("ar",)), Range("metadata.year", gte=2100))),
         lambda c: c.lang == "ar" and c.metadata["year"] >= 2100,
@@ -186,8 +192,27 @@ def test_filters_hold_for_searching_counting_and_reading(store: VectorStore, nam
     assert {p.chunk.id for p in store.iter_points(filter=chosen)} == {p.chunk.id for p in matching}
 
 
+def test_fields_are_read_alone(store: VectorStore) -> None:
+    points = make_points(30)
+    store.upsert(points)
+    chosen = Filter((Match("lang", ("ja",)),))
+    read = list(store.iter_fields(("document_id", "metadata"), filter=chosen))
+    expected = [p.chunk for p in sorted(points, key=lambda p: p.chunk.id) if p.chunk.lang == "ja"]
+    assert [row["document_id"] for row in read] == [chunk.document_id for chunk in expected]
+    assert [row["metadata"]["year"] for row in read] == [chunk.metadata["year"] for chunk in expected]
+    assert {name for row in read for name in row} == {"document_id", "metadata"}
+
+
 @pytest.mark.parametrize(
-    "condition", [Match("colour", ("red",)), Match("metadata.", ("x",)), Match("lang", ()), Range("date")]
+    "condition",
+    [
+        Match("id", ("x",)),
+        Match("id", ()),
+        Match("colour", ("red",)),
+        Match("metadata.", ("x",)),
+        Match("lang", ()),
+        Range("date"),
+    ],
 )
 def test_a_wrong_filter_is_explained(store: VectorStore, condition: Match | Range) -> None:
     with pytest.raises(QueryError):

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from search.errors import EvaluationError
 from search.records import Vectors
 from training.evaluation.alignment import mexa
 from training.evaluation.bitext import match_translations, mining_f1, ratio_margins
-from training.evaluation.errors import EvaluationError
 from training.evaluation.labels import probe_accuracy, v_measure
 from training.evaluation.pairs import pair_average_precision, pair_cosines, spearman
 from training.evaluation.reranking import reranking_map

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from training.evaluation.metrics import (
+from search.evaluation.metrics import (
     average_precision,
     ndcg_at_k,
     own_language_share,

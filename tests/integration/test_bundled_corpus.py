@@ -16,9 +16,9 @@ from indexer import build
 from indexer.pipeline import Summary
 from search.encoder import Encoder, load_encoder
 from search.engine import Engine, Mode
+from search.evaluation.metrics import average_precision, own_language_share, recall_at_k
 from search.settings import Settings, load_settings
 from search.text import dominant_script
-from training.evaluation.metrics import average_precision, own_language_share, recall_at_k
 
 Queries = list[dict[str, Any]]
 
@@ -50,7 +50,7 @@ def queries(repository: Path) -> Queries:
 def evaluate(engine: Engine, queries: Queries, **options: Any) -> dict[str, float]:
     sums: dict[str, float] = defaultdict(float)
     for query in queries:
-        hits = engine.search(query["text"], k=20, **options).hits
+        hits = engine.search(query["text"], k=20, fold=False, **options).hits
         ranked = [hit.document_id for hit in hits]
         sums["recall@10"] += recall_at_k(ranked, query["relevant"], 10)
         sums["map"] += average_precision(ranked, query["relevant"])

@@ -190,7 +190,7 @@ def test_backends_agree(tiny: Encoder, tiny_folder: Path, cache: Path) -> None:
 
 def test_a_damaged_graph_is_exported_again(tiny_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     encoder = load_encoder(str(tiny_folder), backend="openvino", cache_dir=tmp_path)
-    graph = tmp_path / "openvino" / encoder.fingerprint / "model.xml"
+    graph = tmp_path / "openvino" / encoder.fingerprint / "graph.xml"
     graph.write_text("<net")
     again = load_encoder(str(tiny_folder), backend="openvino", cache_dir=tmp_path)
     assert "exporting it again" in caplog.text

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 import search.encoder
 from search.balance import LanguageMap
+from search.errors import EvaluationError
 from search.records import Vectors
 from training.evaluate_command import evaluate_command
-from training.evaluation.errors import EvaluationError
 from training.evaluation.evaluate import compare, evaluate, evaluate_variants
 from training.evaluation.mteb_tasks import MtebScore, run_mteb
 from training.evaluation.plots import plot_matrices

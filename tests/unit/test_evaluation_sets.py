@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from training.evaluation.errors import EvaluationError
+from search.errors import EvaluationError
 from training.evaluation.sets import (
     BitextSet,
     LabelledSet,

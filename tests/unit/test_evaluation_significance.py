@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from training.evaluation.errors import EvaluationError
-from training.evaluation.significance import paired_bootstrap
+from search.errors import EvaluationError
+from search.evaluation.significance import paired_bootstrap
 
 
 def test_the_interval_is_that_of_the_standard_error() -> None:

@@ -8,8 +8,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from search.errors import EvaluationError
 from search.records import Vectors
-from training.evaluation.errors import EvaluationError
 
 Figures: TypeAlias = npt.NDArray[np.float64]
 MARGIN_NEIGHBOURS = 4

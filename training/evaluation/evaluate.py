@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from search.errors import EvaluationError
+from search.evaluation.significance import RESAMPLES, Difference, paired_bootstrap
 from search.settings import version
-from training.evaluation.errors import EvaluationError
 from training.evaluation.results import Evaluation, Kind, SetResult
 from training.evaluation.scoring import score_set
 from training.evaluation.sets import EvaluationSet, limit_set
-from training.evaluation.significance import RESAMPLES, Difference, paired_bootstrap
 from training.evaluation.vectors import AffineEncoder, CachedEncoder, Progress, TextEncoder
 
 logger = logging.getLogger(__name__)

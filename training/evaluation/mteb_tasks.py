@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from search.errors import EvaluationError
 from search.records import Vectors
-from training.evaluation.errors import EvaluationError
 from training.evaluation.vectors import TextEncoder
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from search.errors import EvaluationError
 from search.records import Vectors
-from training.evaluation.errors import EvaluationError
 
 
 def pair_cosines(first: Vectors, second: Vectors) -> npt.NDArray[np.float64]:

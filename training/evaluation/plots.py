@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.evaluation.errors import EvaluationError
+from search.errors import EvaluationError
 from training.evaluation.results import Evaluation, LanguageMatrix
 
 COLOURS = "cividis"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from search.evaluation.significance import Difference
 from training.evaluation.evaluate import Comparison, compare
 from training.evaluation.results import Evaluation, Kind, SetResult
-from training.evaluation.significance import Difference
 
 ACROSS_LANGUAGES = ("own@10", "own_expected", "same_ndcg@10", "cross_ndcg@10")
 SHOWN: Mapping[Kind, tuple[str, ...]] = {

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from search.errors import EvaluationError
+from search.evaluation.metrics import average_precision
 from search.records import Vectors
-from training.evaluation.errors import EvaluationError
-from training.evaluation.metrics import average_precision
 from training.evaluation.retrieval import top_rows
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from training.evaluation.errors import EvaluationError
+from search.errors import EvaluationError
 from training.evaluation.mteb_tasks import MtebScore
 
 

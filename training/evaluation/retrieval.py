@@ -11,15 +11,15 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from search.records import Vectors
-from search.text import dominant_script
-from training.evaluation.metrics import (
+from search.evaluation.metrics import (
     average_precision,
     ndcg_at_k,
     own_language_share,
     recall_at_k,
     reciprocal_rank,
 )
+from search.records import Vectors
+from search.text import dominant_script
 from training.evaluation.sets import RetrievalSet
 
 Rows: TypeAlias = npt.NDArray[np.int64]

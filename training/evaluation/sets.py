@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from indexer.chunking import passage_text
+from search.errors import EvaluationError
+from search.evaluation.files import find_rows, iter_qrels, iter_rows
 from search.records import Chunk
-from training.evaluation.errors import EvaluationError
-from training.evaluation.files import find_rows, iter_qrels, iter_rows
 
 Qrels: TypeAlias = Mapping[str, Mapping[str, float]]
 Row = TypeVar("Row")

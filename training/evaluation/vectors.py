@@ -23,8 +23,8 @@ from search.balance import (
     load_shipped_offsets,
 )
 from search.encoder import Encoder
+from search.errors import EvaluationError
 from search.records import Vectors
-from training.evaluation.errors import EvaluationError
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
 
-from training.evaluation.errors import EvaluationError
+from search.errors import EvaluationError
 
 TEXT_COLUMNS = frozenset(("_id", "lang", "text", "text_a", "text_b"))
 PAIR_COLUMNS = frozenset(("langs", "texts"))

@@ -1,4 +1,4 @@
-"""Whether one encoder is better than another, or the queries happened to suit it."""
+"""Whether one encoder or setting is better than another, or the queries happened to suit it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from training.evaluation.errors import EvaluationError
+from search.errors import EvaluationError
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95

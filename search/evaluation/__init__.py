@@ -1,0 +1,1 @@
+"""Judging a search: metrics, significance, and what `search evaluate` measures."""

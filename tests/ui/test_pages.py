@@ -1,0 +1,200 @@
+"""Every page with the real engine on the bundled corpus, through Streamlit's AppTest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from ui import corpus, jobs
+from ui.messages import LANGUAGES, load_messages
+
+pytestmark = pytest.mark.usefixtures("home", "on_sample")
+
+TIMEOUT_S = 240
+QUERY = "How do I behave at a Japanese hot spring bath as a first-time visitor?"
+
+
+def open_page(name: str = "search", **parameters: str | list[str]) -> AppTest:
+    """The application as it is, but with another first page: AppTest cannot follow links between pages."""
+    app = AppTest.from_string(f"from ui import app\napp.main({name!r})", default_timeout=TIMEOUT_S)
+    app.query_params.update(parameters)
+    app.run()
+    assert not app.exception
+    return app
+
+
+def html(app: AppTest) -> str:
+    """Everything that the application wrote as HTML."""
+    return "".join(str(element.proto.body) for element in app.get("html"))
+
+
+def test_a_question_in_one_language_finds_a_document_in_another() -> None:
+    app = open_page()
+    app.text_input(key="q").set_value(QUERY).run()
+    assert not app.exception
+    drawn = html(app)
+    assert drawn.index("温泉の入り方") < drawn.index("</article>")  # the first hit
+    assert 'lang="ja"' in drawn
+    assert '<mark class="sentence">' in drawn
+    assert app.query_params["q"] == QUERY
+
+
+def test_the_url_holds_the_whole_search() -> None:
+    app = open_page(q="water", lang=["ja", "ar"], balance="0.2", mode="dense", fold="0", page="1")
+    assert app.text_input(key="q").value == "water"
+    assert app.slider(key="balance").value == 0.2
+    drawn = html(app)
+    assert drawn.count("<article") > 3
+    assert {lang for lang in ("ja", "ar", "en", "de", "th") if f'<h2 lang="{lang}"' in drawn} == {"ja", "ar"}
+    app.slider(key="balance").set_value(1.0).run()
+    assert app.query_params["balance"] == "1"
+    assert app.query_params["lang"] == ["ja", "ar"]
+
+
+def test_balance_changes_how_many_hits_are_in_the_questions_language() -> None:
+    own = {
+        balance: html(open_page(q="Was essen die Leute am liebsten?", balance=balance)).count('<h2 lang="de"')
+        for balance in ("0", "1")
+    }
+    assert own["0"] > own["1"]
+
+
+def test_folded_translations_are_named_and_can_be_unfolded() -> None:
+    question = "Hilft Zahnpasta bei einer Verbrennung?"
+    folded = html(open_page(q=question))
+    apart = html(open_page(q=question, fold="0"))
+    assert 'class="also"' in folded
+    assert 'class="also"' not in apart
+
+
+def test_filters_narrow_and_an_empty_result_offers_to_clear_them() -> None:
+    app = open_page(q="water", lang="ja", since="2990-01-01")
+    assert "<article" not in html(app)
+    assert load_messages("en")["search.none"] in html(app)
+    app.button(key="clear-here").click().run()
+    assert not app.exception
+    assert "<article" in html(app)
+    assert "lang" not in app.query_params
+
+
+def test_pages_of_results_do_not_overlap() -> None:
+    titles = []
+    for page in ("1", "2"):
+        drawn = html(open_page(q="water", page=page))
+        titles.append({part.partition("</h2>")[0] for part in drawn.split("<h2 ")[1:]})
+    assert len(titles[0]) == len(titles[1]) == 10
+    assert not titles[0] & titles[1]
+
+
+def test_similar_documents_and_the_way_back() -> None:
+    app = open_page(q=QUERY)
+    app.button(key="similar-1").click().run()
+    assert not app.exception
+    assert app.query_params["like"] == "ja/温泉の入り方.md"
+    assert "<article" in html(app)
+    next(button for button in app.button if load_messages("en")["search.back"] in button.label).click().run()
+    assert "like" not in app.query_params
+    assert app.query_params["q"] == QUERY
+
+
+def test_opening_a_hit_shows_the_whole_document() -> None:
+    app = open_page(q=QUERY)
+    app.button(key="open-1").click().run()
+    assert not app.exception
+    assert 'class="document-part found"' in html(app)
+    assert "貸し切り" in html(app)  # of the second passage
+
+
+def test_reading_closely_explains_its_rank() -> None:
+    drawn = html(open_page(q=QUERY, closely="1"))
+    assert load_messages("en")["why.reranker"] in drawn
+
+
+def test_example_queries_search() -> None:
+    app = open_page()
+    app.button(key="example-0").click().run()
+    assert not app.exception
+    assert "<article" in html(app)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_interface_language_draws_the_first_page(language: str) -> None:
+    app = open_page(ui=language)
+    messages = load_messages(language)
+    assert messages["search.lead"] in html(app)
+    assert app.slider(key="balance").label == messages["balance"]
+
+
+def test_explore_shows_topics_and_lights_up_the_search() -> None:
+    drawn = html(open_page("explore", q="What helps against a burn?"))
+    assert 'class="topic"' in drawn
+    assert "الحروق" in drawn  # found, in another language than the question's
+
+
+@pytest.mark.parametrize("page", ["corpus", "encoders"])
+def test_other_pages_draw_with_the_facts_of_the_index(page: str) -> None:
+    assert ("153" if page == "corpus" else "panlingua-e5-small") in html(open_page(page))
+
+
+def test_a_damaged_request_is_a_message_and_not_a_traceback() -> None:
+    app = open_page(q="water", lang="klingon")
+    assert 'class="notice notice-problem"' in html(app)
+
+
+def test_password_stands_before_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PANLINGUA_PASSWORD", "pässwörd")
+    app = open_page(q=QUERY)
+    assert "<article" not in html(app)
+    app.text_input[0].set_value("wrong")
+    app.button[0].click().run()
+    assert load_messages("en")["access.wrong"] in html(app)
+    app.text_input[0].set_value("pässwörd")
+    app.button[0].click().run()
+    assert "<article" in html(app)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 240.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.3)
+
+
+def test_a_job_reports_progress_and_its_summary(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from search.settings import load_settings
+
+    monkeypatch.setenv("PANLINGUA_INDEX", str(home / "own"))
+    documents = home / "documents"
+    documents.mkdir()
+    (documents / "日記.txt").write_text("今日は雨が降りました。傘を忘れました。", encoding="utf-8")
+    job_id = corpus.start_ingest(load_settings(), documents, about="日記")
+    wait_for(lambda: (job := jobs.job_of(job_id)) is not None and job.state is not jobs.State.RUNNING)
+    job = jobs.job_of(job_id)
+    assert job is not None
+    assert (job.state, job.problem) == (jobs.State.DONE, "")
+    assert job.summary["documents"] == 1
+    assert job.progress == 1.0
+    assert job.at == "日記.txt"
+
+
+def test_a_failing_job_says_why(home: Path) -> None:
+    job_id = jobs.start("ingest", "nothing", "indexer.cli", ["ingest", str(home / "not there"), "--json"])
+    wait_for(lambda: (job := jobs.job_of(job_id)) is not None and job.state is jobs.State.FAILED)
+    job = jobs.job_of(job_id)
+    assert job is not None
+    assert "not there" in job.problem
+
+
+def test_a_job_can_be_stopped(home: Path) -> None:
+    job_id = jobs.start("ingest", "long", "timeit", ["-n", "1", "-r", "1", "import time; time.sleep(600)"])
+    wait_for(lambda: (home / "jobs" / job_id / "output.jsonl").exists())
+    time.sleep(2)  # so that the interpreter is past its start
+    jobs.stop(job_id)
+    wait_for(lambda: (job := jobs.job_of(job_id)) is not None and job.state is not jobs.State.RUNNING, 30)
+    job = jobs.job_of(job_id)
+    assert job is not None
+    assert job.state is jobs.State.STOPPED

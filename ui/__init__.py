@@ -1,0 +1,1 @@
+"""The Streamlit application: search, explore, corpus and encoders in the browser."""

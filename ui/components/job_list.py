@@ -1,0 +1,62 @@
+"""Jobs as they run: a real progress bar, what is being read, a button to stop, the summary at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from ui import jobs
+from ui.components.markup import draw, notice, plain, tag
+from ui.jobs import Job, State
+from ui.languages import number
+from ui.messages import Speaker
+
+_LOOK_EVERY_S = 1.0
+_SEEN = "jobs-running"
+_SHOWN = 3
+
+
+def draw_jobs(kinds: Sequence[str], say: Speaker) -> None:
+    """The jobs of these kinds; while one runs they are looked at every second, and its end draws the page anew."""
+    running = [job.id for job in jobs.jobs(kinds=kinds) if job.state is State.RUNNING]
+    st.session_state[_SEEN] = running
+
+    @st.fragment(run_every=_LOOK_EVERY_S if running else None)
+    def look() -> None:
+        found = jobs.jobs(kinds=kinds)
+        if any(job.id in st.session_state[_SEEN] and job.state is not State.RUNNING for job in found):
+            st.rerun()
+        for job in found[:_SHOWN]:
+            _draw_job(job, say)
+
+    look()
+
+
+def _draw_job(job: Job, say: Speaker) -> None:
+    what = say(f"job.{job.kind}", about=job.about)
+    if job.state is State.RUNNING:
+        with st.container(border=True, key=f"job-{job.id}"):
+            share = job.progress
+            draw(tag("strong", what, dir="auto"))
+            st.progress(share or 0.0, text=plain(job.at) or say("job.starting"))
+            st.button(say("job.stop"), key=f"stop-{job.id}", on_click=jobs.stop, args=(job.id,))
+    elif job.state is State.DONE:
+        notice(_told(job.summary, say), kind="good", title=what)
+    else:
+        notice(job.problem or say(f"job.{job.state}"), kind="problem", title=what)
+
+
+def _told(summary: dict[str, Any], say: Speaker) -> str:
+    """The end of an ingest or a removal in a sentence."""
+    if summary.get("event") == "summary":
+        names = ("documents", "chunks", "removed")
+        counts = {name: number(int(summary.get(name) or 0), say.language) for name in names}
+        skipped = summary.get("skipped") or []
+        said = say("job.ingested", **counts, skipped=number(len(skipped), say.language))
+        reasons = [f"{row['source']}: {row['reason']}" for row in skipped[:5]]
+        return "\n".join([said, *reasons])
+    if summary.get("event") == "removed":
+        return say("job.removed", documents=number(len(summary.get("documents") or []), say.language))
+    return say("job.done")

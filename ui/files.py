@@ -1,0 +1,123 @@
+"""Files that the application may touch: uploads, and files below the folders that were ingested or allowed."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from search.errors import SourceError
+from search.settings import Settings
+from search.text import truncate_graphemes
+
+FOLDERS_VARIABLE = "PANLINGUA_FOLDERS"
+"""Folders, separated as in PATH, below which the application may ingest; `ui` sets it."""
+UPLOAD_KINDS = (
+    "txt", "md", "markdown", "html", "htm", "xhtml", "pdf", "docx", "pptx", "xlsx", "odt", "epub", "eml", "rtf",
+    "csv", "tsv", "json", "jsonl", "ndjson", "parquet",
+)  # fmt: skip
+MAX_UPLOAD_BYTES = 50 * 2**20
+MAX_UPLOADS = 200
+_LONGEST_NAME = 120
+_NOT_IN_NAMES = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]')
+
+
+class Upload(Protocol):
+    """A file as the browser sent it."""
+
+    name: str
+
+    def getvalue(self) -> bytes:
+        """Its content."""
+
+
+def uploads_folder(settings: Settings) -> Path:
+    """Where uploaded documents of an index are kept."""
+    return settings.home.expanduser() / "uploads" / settings.index_folder.name
+
+
+def save_uploads(uploads: Sequence[Upload], folder: Path) -> list[Path]:
+    """Keep uploads as files; one of the same name is replaced.
+
+    Raises:
+        SourceError: There are too many, or one is too large or of a kind that is not read; nothing is kept then.
+    """
+    if len(uploads) > MAX_UPLOADS:
+        raise SourceError(f"{len(uploads)} files at once; at most {MAX_UPLOADS} can be uploaded")
+    contents = [(safe_name(upload.name), upload.getvalue()) for upload in uploads]
+    for name, content in contents:
+        if name.rpartition(".")[2].lower() not in UPLOAD_KINDS:
+            raise SourceError(f"{name} is of a kind that is not read; these are: {', '.join(UPLOAD_KINDS)}")
+        if len(content) > MAX_UPLOAD_BYTES:
+            limit = MAX_UPLOAD_BYTES // 2**20
+            raise SourceError(f"{name} has {len(content) / 2**20:.0f} MiB; at most {limit} are taken")
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, content in contents:
+        path = folder / name
+        temporary = folder / f".{os.getpid()}-{os.urandom(4).hex()}.part"  # hidden: an ingest leaves it out
+        temporary.write_bytes(content)
+        temporary.replace(path)
+        paths.append(path)
+    return paths
+
+
+def delete_uploads(settings: Settings, sources: Iterable[str]) -> None:
+    """Delete the uploaded files among `sources`, so that the next upload does not bring them back."""
+    folder = uploads_folder(settings)
+    for source in sources:
+        path = source_path(source, [str(folder)])
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
+def safe_name(name: str) -> str:
+    """A file name without folders, control characters or a dot in front, its extension kept."""
+    bare = unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2])
+    bare = _NOT_IN_NAMES.sub("_", bare).strip().lstrip(".~$")
+    stem, dot, extension = bare.rpartition(".") if "." in bare else ("", ".", bare)
+    while len(stem.encode("utf-8", "replace")) > 2 * _LONGEST_NAME:
+        stem = truncate_graphemes(stem, len(stem) - 8)
+    return f"{truncate_graphemes(stem, _LONGEST_NAME) or 'document'}{dot}{extension[:10]}"
+
+
+def allowed_folders() -> list[Path]:
+    """Folders below which the application may ingest; none unless whoever started it named some."""
+    named = os.environ.get(FOLDERS_VARIABLE, "").split(os.pathsep)
+    return [Path(name).expanduser().resolve() for name in named if name.strip()]
+
+
+def check_folder(text: str, allowed: Iterable[Path]) -> Path:
+    """The folder that `text` names.
+
+    Raises:
+        SourceError: It is not below an allowed one, or there is none of that name.
+    """
+    folders = list(allowed)
+    path = Path(text.strip()).expanduser()
+    if not text.strip() or not path.is_absolute():
+        raise SourceError(f"write the folder's whole path, such as {folders[0] if folders else '/srv/documents'}")
+    path = path.resolve()
+    if not any(path.is_relative_to(folder) for folder in folders):
+        names = ", ".join(map(str, folders)) or "none"
+        raise SourceError(f"{path} is outside the folders that may be read here ({names}); see `ui --help`")
+    if not path.is_dir():
+        raise SourceError(f"there is no folder {path} on the machine that runs this application")
+    return path
+
+
+def source_path(source: str, roots: Iterable[str]) -> Path | None:
+    """The file that an index calls `source`, if it still lies below one of the ingested folders.
+
+    From the second ingested folder on, the name begins with that folder's own.
+    """
+    first, _, rest = source.partition("/")
+    for root in map(Path, roots):
+        for relative in (source, rest if first.startswith(root.name) else ""):
+            path = root / relative
+            if relative and path.is_file() and path.resolve().is_relative_to(root.resolve()):
+                return path
+    return None

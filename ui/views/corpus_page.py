@@ -1,0 +1,181 @@
+"""Corpus: what the index holds, adding and removing documents, its health."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from search.errors import PanlinguaError
+from search.settings import Settings, load_settings
+from ui import corpus, files, resources
+from ui.components import charts, tables
+from ui.components.job_list import draw_jobs
+from ui.components.language_marks import language_bars
+from ui.components.markup import draw, notice, tag
+from ui.languages import day, language_name, number, size
+from ui.messages import Speaker
+from ui.resources import Library
+from ui.state import enter
+
+JOB_KINDS = ("ingest", "remove", "reindex")
+_MOST_GAPS = 200
+
+
+def draw_corpus(library: Library, say: Speaker) -> None:
+    """The whole page."""
+    enter("corpus")
+    draw(tag("h1", say("page.corpus"), class_="page-title"))
+    if library.is_sample:
+        notice(say("corpus.sample"))
+    _draw_facts(library, say)
+    draw_jobs(JOB_KINDS, say)
+    adding, documents, languages, coverage, health = st.tabs(
+        [say(f"corpus.{name}") for name in ("add", "documents", "languages", "coverage", "health")]
+    )
+    with adding:
+        draw_adding(say)
+    with documents:
+        _draw_documents(library, say)
+    with languages:
+        _draw_languages(library, say)
+    with coverage:
+        _draw_coverage(library, say)
+    with health:
+        _draw_health(library, say)
+
+
+def draw_adding(say: Speaker) -> None:
+    """Upload files, or name a folder on the machine that runs the application."""
+    settings = load_settings()
+    with st.form("upload", clear_on_submit=True, border=False):
+        limit = files.MAX_UPLOAD_BYTES // 2**20
+        uploads = st.file_uploader(
+            say("corpus.upload"), type=list(files.UPLOAD_KINDS), accept_multiple_files=True, max_upload_size=limit,
+            help=say("corpus.upload_help", size=limit),
+        )  # fmt: skip
+        if st.form_submit_button(say("corpus.upload_go"), type="primary") and uploads:
+            _add_uploads(settings, uploads, say)
+    if not files.allowed_folders():
+        return
+    with st.form("folder", border=False):
+        text = st.text_input(say("corpus.folder"), placeholder=str(files.allowed_folders()[0]))
+        if st.form_submit_button(say("corpus.folder_go")) and text:
+            _add_folder(settings, text, say)
+
+
+def _add_uploads(settings: Settings, uploads: Sequence[files.Upload], say: Speaker) -> None:
+    try:
+        paths = files.save_uploads(uploads, files.uploads_folder(settings))
+    except PanlinguaError as error:
+        notice(str(error), kind="problem", title=say("problem"))
+        return
+    about = ", ".join(path.name for path in paths[:3]) + (" …" if len(paths) > 3 else "")
+    corpus.start_ingest(settings, files.uploads_folder(settings), about=about)
+    st.rerun()
+
+
+def _add_folder(settings: Settings, text: str, say: Speaker) -> None:
+    try:
+        folder = files.check_folder(text, files.allowed_folders())
+    except PanlinguaError as error:
+        notice(str(error), kind="problem", title=say("problem"))
+        return
+    corpus.start_ingest(settings, folder, about=str(folder))
+    st.rerun()
+
+
+def _draw_facts(library: Library, say: Speaker) -> None:
+    manifest = library.engine.index().manifest
+    draw(
+        tables.facts(
+            (say("fact.documents"), number(manifest.documents, say.language), ""),
+            (say("fact.chunks"), number(manifest.chunks, say.language), ""),
+            (say("fact.languages"), number(len(manifest.languages), say.language), ""),
+            (say("fact.updated"), day(manifest.updated, say.language), manifest.updated[11:16] + " UTC"),
+        )
+    )
+
+
+def _draw_documents(library: Library, say: Speaker) -> None:
+    """Files of the index, found by name, and a way to remove them."""
+    found = resources.sources(library, library.state)
+    wanted = st.text_input(say("corpus.find_file"), key="find-file", type="search", live=True).casefold()
+    shown = [row for row in found if wanted in row[0].casefold()]
+    chosen = st.dataframe(
+        {say("corpus.file"): [row[0] for row in shown], say("fact.chunks"): [row[1] for row in shown]},
+        on_select="rerun", selection_mode="multi-row", hide_index=True, key="files", height=420,
+    )  # fmt: skip
+    names = [shown[row][0] for row in chosen["selection"]["rows"] if row < len(shown)]
+    if library.is_sample:
+        draw(tag("p", say("corpus.sample_fixed"), class_="hint"))
+    elif st.button(say("corpus.remove", files=number(len(names), say.language)), disabled=not names):
+        _confirm_removal(library, names, say)
+
+
+def _confirm_removal(library: Library, names: list[str], say: Speaker) -> None:
+    @st.dialog(say("corpus.remove_title"))
+    def dialog() -> None:
+        draw(tag("p", say("corpus.remove_what")))
+        draw(tag("ul", *[tag("li", tag("bdi", name)) for name in names[:20]]))
+        if st.button(say("corpus.remove_go"), type="primary"):
+            files.delete_uploads(library.engine.settings, names)
+            corpus.start_removal(library.engine.settings, names)
+            st.rerun()
+
+    dialog()
+
+
+def _draw_languages(library: Library, say: Speaker) -> None:
+    manifest = library.engine.index().manifest
+    draw(language_bars(manifest.languages, library.engine.index().languages, reader=say.language))
+
+
+def _draw_coverage(library: Library, say: Speaker) -> None:
+    """Which documents lack which languages."""
+    languages = library.engine.index().languages
+    draw(tag("p", say("coverage.how"), class_="page-lead"))
+    wanted = st.multiselect(say("coverage.languages"), languages, format_func=language_name, key="coverage-languages")
+    gaps = [gap for gap in library.engine.gaps(wanted) if wanted or len(gap.documents) > 1]
+    if not gaps:
+        draw(tag("p", say("coverage.none"), class_="hint"))
+        return
+    lines = [
+        (", ".join(gap.documents.values()), _names(list(gap.documents)), _names(gap.missing))
+        for gap in gaps[:_MOST_GAPS]
+    ]
+    draw(tables.rows((say("corpus.file"), say("coverage.has"), say("coverage.lacks")), lines))
+    if len(gaps) > _MOST_GAPS:
+        draw(tag("p", say("coverage.more", documents=number(len(gaps) - _MOST_GAPS, say.language)), class_="hint"))
+
+
+def _names(languages: Sequence[str]) -> str:
+    return ", ".join(map(language_name, languages))
+
+
+def _draw_health(library: Library, say: Speaker) -> None:
+    index = library.engine.index()
+    manifest = index.manifest
+    with st.spinner(say("corpus.looking")):
+        state = corpus.condition(library, library.state)
+    rows = [
+        (say("health.encoder"), f"{manifest.encoder} · {manifest.encoder_fingerprint} · {manifest.dimension} d"),
+        (say("health.size"), size(state.size_bytes, say.language)),
+        (say("health.search"), say("health.exact" if manifest.chunks < resources.EXACT_BELOW else "health.graph")),
+        (say("health.map"), say("health.map_fitted", chunks=number(manifest.chunks_at_fit, say.language))),
+        (say("health.folders"), "\n".join(state.roots) or "—"),
+        (say("health.version"), f"{manifest.panlingua_version}, {manifest.created[:10]}"),
+    ]
+    if state.interrupted:
+        notice(say("health.interrupted"))
+    draw(tables.pairs(rows))
+    growth = corpus.note_growth(library)
+    if len(growth) > 2:
+        st.plotly_chart(
+            charts.growth_figure(growth, documents=say("fact.documents"), chunks=say("fact.chunks")),
+            key="growth", alt=say("health.growth"), config=charts.CONFIG,
+        )  # fmt: skip
+    draw(tag("h2", say("health.skipped", files=number(len(state.skipped), say.language)), class_="section-title"))
+    if state.skipped:
+        head = (say("corpus.file"), say("health.reason"))
+        draw(tables.rows(head, [(plain_name, reason) for plain_name, reason in state.skipped[:500]]))
