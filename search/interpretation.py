@@ -67,11 +67,18 @@ def interpret(query: str, index: OpenIndex, filter: Filter | None = None) -> Int
 
 
 def documents_holding(store: VectorStore, phrases: Collection[str], document_ids: Collection[str]) -> set[str]:
-    """Those of the given documents in which a passage holds one of the phrases."""
-    if not document_ids:
-        return set()
-    among = Filter((Match("document_id", tuple(document_ids)),))
-    return {chunk.document_id for phrase in phrases for chunk in passages_holding(store, phrase, filter=among)}
+    """Those of the given documents in which a passage holds one of the phrases; exact for words, however frequent."""
+    holding: set[str] = set()
+    for phrase in phrases:
+        wanted, left, found = _sequence(phrase), set(document_ids) - holding, True
+        while left and found:
+            among = Filter((Match("document_id", tuple(sorted(left))),))
+            chunks = _passages_with_words(store, phrase, among)
+            new = {chunk.document_id for chunk in chunks if wanted in _sequence(*_parts(chunk))}
+            holding |= new
+            left -= new
+            found = bool(new) and len(chunks) == _MOST_PASSAGES
+    return holding
 
 
 def passages_holding(
@@ -82,15 +89,16 @@ def passages_holding(
     Case, accents of Latin letters, width, punctuation and line breaks do not matter. At most 2,000 passages with its
     words are looked at, those of the highest lexical score: 0.2 s for a phrase of frequent words.
     """
-    wanted = _sequence(phrase)
+    wanted, chunks = _sequence(phrase), _passages_with_words(store, phrase, filter)
+    return [chunk for chunk in chunks if wanted in _sequence(*((chunk.title,) if in_title else _parts(chunk)))]
+
+
+def _passages_with_words(store: VectorStore, phrase: str, filter: Filter | None) -> list[Chunk]:
+    """The first passages by the words of a phrase as they are, without what their beginnings would find."""
     terms = {term_index(term) for term in tokenize(phrase) if not term.endswith("*")}
-    if not terms:
-        return []
     indices = np.array(sorted(terms), np.uint32)
     query = SparseVector(indices, np.ones(len(indices), np.float32))
-    found = store.search_lexical(query, limit=_MOST_PASSAGES, filter=filter)
-    chunks = [point.chunk for point in found]
-    return [chunk for chunk in chunks if wanted in _sequence(*((chunk.title,) if in_title else _parts(chunk)))]
+    return [point.chunk for point in store.search_lexical(query, limit=_MOST_PASSAGES, filter=filter)]
 
 
 def readings(value: str) -> tuple[MetadataValue, ...]:
@@ -197,8 +205,9 @@ class _Reading:
         except QueryError:
             texts = []
         values: list[MetadataValue] = [text for text in texts if normalize(text) == normalize(part.text)]
-        if not values and store.count(Filter((Match(key, readings(part.text)),))):
-            values = list(readings(part.text))
+        read = readings(part.text)
+        if not values and len(read) > 1 and store.count(Filter((Match(key, read),))):
+            values = list(read)
         return bool(values) and self._match(key, values, part)
 
     def _match(self, key: str, values: Iterable[MetadataValue], part: Part) -> bool:

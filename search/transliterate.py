@@ -22,8 +22,6 @@ from search.vocabulary import Spelt
 
 LEAST_LETTERS = 5
 MOST_WORDS = 40
-SURE_LANGUAGE = 0.7
-"""Confidence from which on a query is in the language that it seems to be in, written as usual."""
 DECISIVE = 10.0
 """How much the log-probability of a reading has to exceed that of the letters as typed: read wrongly are then 1.0 % of
 1 to 4 words cut from queries in Latin letters, and none of the whole queries (results/transliteration.md)."""
