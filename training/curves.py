@@ -14,7 +14,7 @@ WINDOW = 9
 def plot_curves(metrics: Path, path: Path) -> None:
     """Draw `metrics.jsonl` as PNG: loss with its running median, learning rate, and dev mAP where it was measured.
 
-    A resumed run writes some steps again; the last line of a step counts.
+    A resumed run writes some steps again; the last line of a step counts. A run too short to have logged draws nothing.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -22,7 +22,9 @@ def plot_curves(metrics: Path, path: Path) -> None:
     records = [json.loads(line) for line in metrics.read_text("utf-8").splitlines()]
     panels = [(name, series) for name in ("loss", "learning_rate", *_dev_names(records))
               if (series := curve(records, name))]  # fmt: skip
-    figure = Figure(figsize=(7, 2.2 * max(len(panels), 1)), layout="constrained")
+    if not panels:
+        return
+    figure = Figure(figsize=(7, 2.2 * len(panels)), layout="constrained")
     for axes, (name, series) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
         steps, values = zip(*series, strict=True)
         axes.plot(steps, values, marker="." if len(steps) < 30 else "", alpha=0.35 if name == "loss" else 1)

@@ -28,3 +28,9 @@ def test_curves_are_drawn(dev: dict[str, float], tmp_path: Path) -> None:
 
     height = imread(tmp_path / "curves.png").shape[0]
     assert height == (660 if dev else 440)
+
+
+def test_a_run_that_logged_nothing_has_no_curves(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "train_runtime": 0.1}\n', "utf-8")
+    plot_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
+    assert not (tmp_path / "curves.png").exists()
