@@ -25,8 +25,9 @@ from indexer.build import ingest
 from indexer.pipeline import IngestOptions
 from indexer.sources import ReadOptions
 from search.encoder import load_encoder
-from search.engine import Engine, Mode
+from search.engine import Engine
 from search.evaluation.metrics import average_precision, ndcg_at_k, own_language_share, recall_at_k
+from search.results import Mode
 from search.settings import load_settings
 
 DEPTH = 100

@@ -36,11 +36,12 @@ from benchmarks.records import ROOT, describe_run, write_rows
 from indexer import build
 from indexer.ledger import Ledger
 from indexer.reindex import reindex
-from search.engine import Engine, Mode
+from search.engine import Engine
 from search.errors import PanlinguaError
 from search.index import LEDGER, SHARD, IndexFolder
 from search.lexical import tokenize
 from search.records import Vectors
+from search.results import Mode
 from search.settings import Settings, load_settings
 
 WORDS = ("Wasser", "eau", "水を飲む", "الماء", "पानी", "น้ำ", "вода", "agua", "víz", "물")

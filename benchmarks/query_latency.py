@@ -22,8 +22,9 @@ from pathlib import Path
 from benchmarks.records import describe_run, write_rows
 from indexer.build import ingest
 from search.encoder import load_encoder
-from search.engine import Engine, Mode
+from search.engine import Engine
 from search.index import IndexFolder
+from search.results import Mode
 from search.settings import load_settings
 from search.store.payload import to_payload
 

@@ -19,11 +19,12 @@ from search import (
     translations_command,
 )
 from search.console import run, say
-from search.engine import Engine, Hit, Mode, SearchResult
+from search.engine import Engine
 from search.errors import QueryError
 from search.interpretation import readings
 from search.language import canonical_language
 from search.records import Filter, Match, Range
+from search.results import Hit, Mode, SearchResult
 from search.settings import load_settings
 from search.terminal import draw_passage
 from search.text import counted

@@ -8,9 +8,8 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +33,7 @@ from search.fold import (
     list_translations,
     show,
 )
-from search.fusion import fuse_ranks, keep_language_places
-from search.highlight import Highlight, mark_passages
+from search.highlight import mark_passages
 from search.interpretation import Interpretation, documents_holding, interpret
 from search.language import COMMON_LANGUAGES, Detection, LanguageDetector, canonical_language, check_languages
 from search.lexical import LEXICAL_VERSION, query_vector
@@ -44,6 +42,8 @@ from search.manifest import IndexManifest
 from search.opening import OpenIndex, open_index
 from search.records import UNDETERMINED, Chunk, Filter, Match, ScoredPoint, SparseVector, Vectors
 from search.rerank import DEFAULT_RERANK, NONE, RERANKED, Reranked, Rerankers, read_again
+from search.results import MAX_RESULTS, Hit, Mode, SearchResult
+from search.retrieval import Explainer, best_per_document, explainer, retrieve
 from search.settings import Settings, load_settings
 from search.text import NO_SCRIPT
 from search.topics import Topics
@@ -52,98 +52,6 @@ from search.words import IndexWords
 
 if TYPE_CHECKING:
     from search.encoder import Encoder
-
-MAX_RESULTS = 1_000
-CANDIDATES = 200
-"""Chunks of each list that are ranked; four times as many, and again, while a search asks for more documents."""
-
-
-class Mode(StrEnum):
-    """How candidates are found."""
-
-    HYBRID = "hybrid"
-    DENSE = "dense"
-    LEXICAL = "lexical"
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Where a hit's score comes from: rank (from 1) and score in each list, None where the list does not hold it.
-
-    The reranker's score is the one it ordered by, without what its language as a whole gained.
-    """
-
-    dense_rank: int | None
-    dense_score: float | None
-    lexical_rank: int | None
-    lexical_score: float | None
-    rerank_rank: int | None = None
-    rerank_score: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """One document, by its best passage. `rank` counts from 1; `score` is higher-is-better within one search.
-
-    With translations folded, it stands for all of them: `also_in` holds the passage of each other one, and score and
-    explanation are those of whichever passage was ranked best.
-    """
-
-    rank: int
-    score: float
-    chunk: Chunk
-    explanation: Explanation | None = None
-    also_in: tuple[Chunk, ...] = ()
-    highlights: tuple[Highlight, ...] = ()
-
-    @property
-    def document_id(self) -> str:
-        """Id of the document."""
-        return self.chunk.document_id
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for `--json` and the API."""
-        c = self.chunk
-        record: dict[str, Any] = {
-            "rank": self.rank, "score": round(self.score, 6), "document_id": c.document_id, "chunk": c.number,
-            "title": c.title, "headings": list(c.headings), "text": c.text, "lang": c.lang,
-            "lang_confidence": round(c.lang_confidence, 4), "script": c.script, "source": c.source,
-            "start": c.start, "end": c.end, "date": c.date, "metadata": dict(c.metadata),
-        }  # fmt: skip
-        record["also_in"] = [
-            {"document_id": other.document_id, "chunk": other.number, "lang": other.lang, "title": other.title}
-            for other in self.also_in
-        ]
-        if self.highlights:
-            record["highlights"] = [{"start": h.start, "end": h.end, "kind": str(h.kind)} for h in self.highlights]
-        if self.explanation is not None:
-            e = self.explanation
-            record["explanation"] = {name: getattr(e, name) for name in Explanation.__slots__}
-        return record
-
-
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """Hits of one query, with what was understood of it. `timings_ms` holds encode, retrieve, rerank, highlight, total.
-
-    Attributes:
-        interpretation: The words that were searched for, and the conditions of the query's syntax.
-        notes: What a person should know, such as a part of the query that was left out.
-        facets: Documents per language, folder, year and metadata value, of all that were found and not only the hits.
-        suggestion: The query as it may have been meant, where the index does not know its words but similar ones.
-    """
-
-    query: str
-    mode: Mode
-    balance: float
-    detection: Detection
-    hits: list[Hit]
-    timings_ms: dict[str, float] = field(default_factory=dict)
-    interpretation: Interpretation = field(default_factory=lambda: Interpretation(""))
-    notes: tuple[str, ...] = ()
-    facets: Facets = field(default_factory=dict)
-    suggestion: str | None = None
-
 
 @dataclass(frozen=True, slots=True)
 class _Question:
@@ -273,10 +181,11 @@ class Engine:
         detection, dense, sparse, filter = question.detection, question.dense, question.sparse, asked.filter
         encoded = time.perf_counter()
         languages = dict(detection.probabilities)
-        families, rejected = index.families if fold else Families(None), partial(_holding, index, asked.without)
+        families = index.families if fold else Families(None)
+        rejected = partial(documents_holding, index.store, asked.without)
         reader, wanted = rerank or DEFAULT_RERANK, offset + k
-        points = _best_per_document(
-            lambda limit: _retrieve(index, dense, sparse, languages, limit, filter),
+        points = best_per_document(
+            lambda limit: retrieve(index, dense, sparse, languages, limit, filter),
             wanted if reader == NONE else max(wanted, RERANKED), rejected, families,
         )  # fmt: skip
         retrieved = time.perf_counter()
@@ -286,8 +195,8 @@ class Engine:
         page = _folded(index, points, families, diversity)[offset : offset + k]
         readers = _readers(reader_languages, detection)
         shown = show(page, families, index.store, readers=readers, filter=filter, rejected=rejected)
-        explainer = _explainer(index, dense, sparse, filter, reranked) if explain else None
-        hits, before = _as_hits(shown, offset, explainer), time.perf_counter()
+        explain_point = explainer(index, dense, sparse, filter, reranked) if explain else None
+        hits, before = _as_hits(shown, offset, explain_point), time.perf_counter()
         hits, unmarked = self._highlighted(asked.text, index, hits) if highlight else (hits, ())
         marked = time.perf_counter()
         suggestion = None if question.rewritten else self._index_words(index).suggest(query, asked.text, detection)
@@ -327,7 +236,7 @@ class Engine:
         _check_page(k, 0)
         index = self.index()
         vector, others = document_vector(index, document_id), Filter((Match("document_id", (document_id,), True),))
-        points = _best_per_document(lambda limit: index.store.search_dense(vector, limit=limit, filter=others), k)
+        points = best_per_document(lambda limit: index.store.search_dense(vector, limit=limit, filter=others), k)
         return _as_hits([Shown(point.chunk, point) for point in points[:k]], 0, None)
 
     def facets(self, filter: Filter | None = None) -> Facets:
@@ -516,58 +425,6 @@ def _languages_of(filter: Filter | None) -> list[str]:
     return [str(value) for c in conditions if isinstance(c, Match) and c.key == "lang" for value in c.values]
 
 
-def _retrieve(
-    index: OpenIndex,
-    dense: Vectors | None,
-    sparse: SparseVector | None,
-    query_languages: Mapping[str, float],
-    limit: int,
-    filter: Filter | None,
-) -> list[ScoredPoint]:
-    if dense is None and sparse is not None:
-        return index.store.search_lexical(sparse, limit=limit, filter=filter)
-    if dense is not None and (sparse is None or not len(sparse.indices)):
-        return index.store.search_dense(dense, limit=limit, filter=filter)
-    if dense is None or sparse is None:
-        return []
-    by_meaning = index.store.search_dense(dense, limit=limit, filter=filter)
-    by_words = index.store.search_lexical(sparse, limit=limit, filter=filter)
-    return keep_language_places(by_meaning, fuse_ranks(by_meaning, by_words, query_languages))[:limit]
-
-
-def _best_per_document(
-    retrieve: Callable[[int], list[ScoredPoint]],
-    wanted: int,
-    rejected: Callable[[list[str]], set[str]] = lambda found: set(),
-    families: Families | None = None,
-) -> list[ScoredPoint]:
-    """The best chunk of each document, of `wanted` families or more; fetches more chunks until there are enough.
-
-    A document without translations counts as a family.
-
-    What a longer list finds is put after what the shorter one found, so that every page of a query goes on where the
-    one before ended, although the ranks within a longer list are others.
-    """
-    limit = CANDIDATES
-    best: dict[str, ScoredPoint] = {}
-    dropped: set[str] = set()
-    while True:
-        points = retrieve(limit)
-        known = best.keys() | dropped
-        for point in points:
-            best.setdefault(point.chunk.document_id, point)
-        dropped |= rejected([document for document in best if document not in known])
-        best = {document: point for document, point in best.items() if document not in dropped}
-        family_of = families.of(best) if families else {}
-        if len({family_of.get(document, document) for document in best}) >= wanted or len(points) < limit:
-            return list(best.values())
-        limit *= 4
-
-
-def _holding(index: OpenIndex, without: Sequence[str], documents: list[str]) -> set[str]:
-    return documents_holding(index.store, without, documents)
-
-
 def _folded(index: OpenIndex, points: Sequence[ScoredPoint], families: Families, diversity: float) -> list[Folded]:
     """Families in the order of their best passages, with the wanted diversity."""
     folded = fold_families(points, families.of(point.chunk.document_id for point in points))
@@ -580,28 +437,6 @@ def _readers(languages: Sequence[str], detection: Detection) -> tuple[str, ...]:
     """The languages that the reader is taken to prefer."""
     own = (detection.lang,) if detection.confidence >= SURE_LANGUAGE else ()
     return tuple(map(canonical_language, languages)) or own
-
-
-Explainer = Callable[[ScoredPoint], Explanation]
-
-
-def _explainer(
-    index: OpenIndex, dense: Vectors | None, sparse: SparseVector | None, filter: Filter | None, reranked: Reranked
-) -> Explainer:
-    def ranks(points: list[ScoredPoint]) -> dict[str, tuple[int, float]]:
-        return {point.chunk.id: (rank, point.score) for rank, point in enumerate(points, start=1)}
-
-    limit = 4 * CANDIDATES
-    by_dense = ranks(index.store.search_dense(dense, limit=limit, filter=filter)) if dense is not None else {}
-    by_words = ranks(index.store.search_lexical(sparse, limit=limit, filter=filter)) if sparse is not None else {}
-
-    def explain(point: ScoredPoint) -> Explanation:
-        (dense_at, meaning), (words_at, words), (read_at, reading) = (
-            ranked.get(point.chunk.id, (None, None)) for ranked in (by_dense, by_words, reranked.by_chunk)
-        )
-        return Explanation(dense_at, meaning, words_at, words, read_at, reading)
-
-    return explain
 
 
 def _as_hits(shown: Sequence[Shown], offset: int, explain: Explainer | None) -> list[Hit]:

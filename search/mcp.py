@@ -16,9 +16,10 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.types import ToolAnnotations
 from pydantic import Field
 
-from search.engine import Engine, Hit
+from search.engine import Engine
 from search.errors import PanlinguaError
 from search.records import Chunk, Filter, Match
+from search.results import Hit
 from search.settings import version
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 
-from search.engine import Hit
+from search.results import Hit
 
 COLUMNS = ("rank", "score", "title", "lang", "source", "document_id", "date", "start", "end", "text")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import streamlit as st
 
 from search.cli import build_filter
-from search.engine import Hit, SearchResult
 from search.facets import Facets, count_chunks
 from search.records import Filter
 from search.rerank import LATE
+from search.results import Hit, SearchResult
 from ui.resources import Library
 from ui.state import Request
 

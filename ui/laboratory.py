@@ -14,7 +14,7 @@ import streamlit as st
 
 from search.encoder import Encoder, load_encoder
 from search.encoder.loading import ADAPTED, HUB_IDS
-from search.engine import Hit
+from search.results import Hit
 from search.settings import Settings, load_settings
 from ui import jobs
 from ui.corpus import index_options

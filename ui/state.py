@@ -14,7 +14,7 @@ from typing import Any
 import streamlit as st
 
 from search.balance import DEFAULT_BALANCE
-from search.engine import Mode
+from search.results import Mode
 from ui.messages import LANGUAGES, nearest_language
 
 INTERFACE = "ui"

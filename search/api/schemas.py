@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
 
 from search.balance import DEFAULT_BALANCE
 from search.cli import build_filter
-from search.engine import MAX_RESULTS, Hit, Mode, SearchResult
 from search.records import Chunk, Filter, Match
+from search.results import MAX_RESULTS, Hit, Mode, SearchResult
 
 MOST_QUERY_CHARACTERS = 10_000
 MOST_BATCH = 100

@@ -31,9 +31,9 @@ from search.api.schemas import (
     search_answer,
 )
 from search.api.service import Service, service_of
-from search.engine import MAX_RESULTS, Mode
 from search.errors import PanlinguaError, QueryError
 from search.records import Chunk
+from search.results import MAX_RESULTS, Mode
 
 NDJSON = "application/x-ndjson"
 _TOGETHER = 8

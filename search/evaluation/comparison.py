@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from search.balance import DEFAULT_BALANCE
-from search.engine import Engine, Mode
+from search.engine import Engine
 from search.errors import EvaluationError
 from search.evaluation.metrics import average_precision, ndcg_at_k, own_language_share, recall_at_k, reciprocal_rank
 from search.evaluation.questions import Question
 from search.evaluation.significance import Difference, paired_bootstrap
 from search.records import Filter, Match
 from search.rerank import DEFAULT_RERANK, LATE
+from search.results import Mode
 
 DEPTH = 50
 METRICS = ("recall@10", "ndcg@10", "mrr@10", "map@50", "own@10")

@@ -17,7 +17,7 @@ from indexer import build
 from indexer.backup import CONTENTS, backup, restore, verify
 from indexer.reindex import PREVIOUS, WORK, reindex, roll_back
 from indexer.transfer import pull, push
-from search.engine import Engine, Mode
+from search.engine import Engine
 from search.errors import (
     EncoderMismatchError,
     IndexBusyError,
@@ -30,6 +30,7 @@ from search.files import allocated_bytes
 from search.index import IndexFolder
 from search.opening import server_folder
 from search.records import Vectors
+from search.results import Mode
 from search.settings import Settings, load_settings
 from tests.conftest import FakeEncoder
 from tests.integration.test_ingest import FILES

@@ -15,8 +15,9 @@ import pytest
 from indexer import build
 from indexer.pipeline import Summary
 from search.encoder import Encoder, load_encoder
-from search.engine import Engine, Mode
+from search.engine import Engine
 from search.evaluation.metrics import average_precision, own_language_share, recall_at_k
+from search.results import Mode
 from search.settings import Settings, load_settings
 from search.text import dominant_script
 

@@ -23,11 +23,12 @@ from indexer.ledger import Ledger
 from indexer.pipeline import IngestOptions, Summary
 from indexer.sources import ReadOptions, SourceFile, iter_documents
 from search.cli import as_text, build_filter
-from search.engine import Engine, Mode
+from search.engine import Engine
 from search.errors import EncoderMismatchError, IndexFormatError, IndexNotFoundError, QueryError, SourceError
 from search.index import IndexFolder
 from search.lexical import document_vector
 from search.records import Filter, Match
+from search.results import Mode
 from search.settings import Settings, load_settings
 from search.store.edge import EdgeStore
 from tests.conftest import FakeEncoder

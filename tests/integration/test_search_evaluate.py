@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from conftest import FakeEncoder
+from tests.conftest import FakeEncoder
 from typer.testing import CliRunner
 
 from indexer.build import ingest

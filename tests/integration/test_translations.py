@@ -15,11 +15,12 @@ from typer.testing import CliRunner
 
 from indexer import build, translations
 from search import cli
-from search.engine import Engine, Mode
+from search.engine import Engine
 from search.errors import IndexFormatError, QueryError
 from search.fold import FAMILIES, Families
 from search.index import IndexFolder
 from search.records import Filter, Match, Vectors
+from search.results import Mode
 from search.settings import Settings, load_settings
 
 LANGUAGES = ("de", "en", "ja", "ar", "hi", "th", "he")
@@ -201,7 +202,7 @@ def test_pages_hold_every_family_once(engine: Engine) -> None:
 def test_as_many_families_as_asked_for_although_each_fills_many_places(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.engine.CANDIDATES", 2)
+    monkeypatch.setattr("search.retrieval.CANDIDATES", 2)
     assert len(engine.search(SUBJECTS["bread"][0], k=3).hits) == 3
 
 

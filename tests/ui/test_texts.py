@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from indexer.sources.files import SUPPORTED
-from search.engine import Hit, Mode
 from search.errors import SourceError
 from search.records import Chunk
+from search.results import Hit, Mode
 from search.text import truncate_graphemes
 from ui import exports, files
 from ui.components.markup import plain, tag

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from conftest import FakeEncoder
 
 from indexer.build import ingest
 from search.balance import LanguageMap
@@ -18,6 +17,7 @@ from search.opening import OpenIndex
 from search.records import Chunk, Filter, Match, Point, ScoredPoint, SparseVector
 from search.settings import load_settings
 from search.store.edge import EdgeStore
+from tests.conftest import FakeEncoder
 
 LINES = [
     '{"id": "a", "text": "Grüner Tee wird mit siebzig Grad heißem Wasser aufgegossen.", "author": "Anna", "date": "2019-05-01", "tags": ["x", "y"], "done": true}',  # noqa: E501

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from conftest import FakeEncoder
 
 from indexer.build import ingest
 from search.engine import Engine
@@ -22,6 +21,7 @@ from search.vocabulary import (
     keep_vocabulary,
     vocabulary_path,
 )
+from tests.conftest import FakeEncoder
 
 DOCUMENTS = {
     "starter.txt": "The sourdough starter needs flour and water every day before baking bread at home.",

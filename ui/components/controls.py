@@ -6,8 +6,8 @@ from datetime import date
 
 import streamlit as st
 
-from search.engine import Mode
 from search.facets import Facets
+from search.results import Mode
 from ui import resources
 from ui.components.markup import draw, plain, tag
 from ui.languages import language_name, number

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 from markupsafe import Markup
 
-from search.engine import Hit
+from search.results import Hit
 from ui import corpus
 from ui.components.hits import spans_of, title_of, where_line
 from ui.components.markup import draw, tag

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from search.engine import Explanation, Hit
 from search.records import Chunk
+from search.results import Explanation, Hit
 from ui.components.language_marks import language_tag
 from ui.components.markup import tag
 from ui.components.passages import Span, excerpt, passage

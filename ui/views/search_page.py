@@ -8,7 +8,7 @@ from functools import partial
 
 import streamlit as st
 
-from search.engine import Hit, SearchResult
+from search.results import Hit, SearchResult
 from ui import exports, finding, resources
 from ui.components import controls, document
 from ui.components.hits import explanation, hit_card, title_of

@@ -1,0 +1,86 @@
+"""From a query's vectors to the best chunk of each document."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from search.fold import Families
+from search.fusion import fuse_ranks, keep_language_places
+from search.opening import OpenIndex
+from search.records import Filter, ScoredPoint, SparseVector, Vectors
+from search.rerank import Reranked
+from search.results import Explanation
+
+Explainer = Callable[[ScoredPoint], Explanation]
+
+CANDIDATES = 200
+"""Chunks of each list that are ranked; four times as many, and again, while a search asks for more documents."""
+
+
+def retrieve(
+    index: OpenIndex,
+    dense: Vectors | None,
+    sparse: SparseVector | None,
+    query_languages: Mapping[str, float],
+    limit: int,
+    filter: Filter | None,
+) -> list[ScoredPoint]:
+    """Up to `limit` chunks, best first: by meaning, by words or, where the query has both, fused fairly."""
+    if dense is None and sparse is not None:
+        return index.store.search_lexical(sparse, limit=limit, filter=filter)
+    if dense is not None and (sparse is None or not len(sparse.indices)):
+        return index.store.search_dense(dense, limit=limit, filter=filter)
+    if dense is None or sparse is None:
+        return []
+    by_meaning = index.store.search_dense(dense, limit=limit, filter=filter)
+    by_words = index.store.search_lexical(sparse, limit=limit, filter=filter)
+    return keep_language_places(by_meaning, fuse_ranks(by_meaning, by_words, query_languages))[:limit]
+
+
+def best_per_document(
+    retrieve: Callable[[int], list[ScoredPoint]],
+    wanted: int,
+    rejected: Callable[[list[str]], set[str]] = lambda found: set(),
+    families: Families | None = None,
+) -> list[ScoredPoint]:
+    """The best chunk of each document, of `wanted` families or more; fetches more chunks until there are enough.
+
+    A document without translations counts as a family.
+
+    What a longer list finds is put after what the shorter one found, so that every page of a query goes on where the
+    one before ended, although the ranks within a longer list are others.
+    """
+    limit = CANDIDATES
+    best: dict[str, ScoredPoint] = {}
+    dropped: set[str] = set()
+    while True:
+        points = retrieve(limit)
+        known = best.keys() | dropped
+        for point in points:
+            best.setdefault(point.chunk.document_id, point)
+        dropped |= rejected([document for document in best if document not in known])
+        best = {document: point for document, point in best.items() if document not in dropped}
+        family_of = families.of(best) if families else {}
+        if len({family_of.get(document, document) for document in best}) >= wanted or len(points) < limit:
+            return list(best.values())
+        limit *= 4
+
+
+def explainer(
+    index: OpenIndex, dense: Vectors | None, sparse: SparseVector | None, filter: Filter | None, reranked: Reranked
+) -> Explainer:
+    """What tells where a point stands in each list that made the result."""
+    def ranks(points: list[ScoredPoint]) -> dict[str, tuple[int, float]]:
+        return {point.chunk.id: (rank, point.score) for rank, point in enumerate(points, start=1)}
+
+    limit = 4 * CANDIDATES
+    by_dense = ranks(index.store.search_dense(dense, limit=limit, filter=filter)) if dense is not None else {}
+    by_words = ranks(index.store.search_lexical(sparse, limit=limit, filter=filter)) if sparse is not None else {}
+
+    def explain(point: ScoredPoint) -> Explanation:
+        (dense_at, meaning), (words_at, words), (read_at, reading) = (
+            ranked.get(point.chunk.id, (None, None)) for ranked in (by_dense, by_words, reranked.by_chunk)
+        )
+        return Explanation(dense_at, meaning, words_at, words, read_at, reading)
+
+    return explain
