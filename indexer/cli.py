@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from indexer import backup_command, map_command, push_command, reindex_command, watch_command
-from indexer.console import describe, progress_bar, progress_lines, warning_if_empty
+from indexer.console import count_bar, describe, progress_bar, progress_lines, warning_if_empty
 from search.console import emit, run, say
 from search.errors import SettingsError
 from search.settings import Settings, load_settings
@@ -45,10 +45,18 @@ def ingest(
         bool | None,
         typer.Option("--map/--no-map", help="make the map anew afterwards; by default where there is a small one"),
     ] = None,
+    late: Annotated[
+        bool | None,
+        typer.Option(
+            "--late/--no-late",
+            help="keep vectors of all tokens (20 KB a chunk, twice the time), so that every search is reranked; "
+            "by default as before",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Bring the index into step with a folder: read what is new or changed, remove what is gone."""
-    from indexer import build
+    from indexer import build, token_vectors
     from indexer.chunking import ChunkOptions
     from indexer.pipeline import IngestOptions
     from indexer.sources import ReadOptions
@@ -64,6 +72,8 @@ def ingest(
         with progress_bar(lambda: build.size_of(corpus), quiet=as_json) as bar:
             progress = progress_lines(build.size_of(corpus)) if as_json and progress_json else bar
             summary = build.ingest(corpus, settings, options=options, fresh=fresh, wait_s=wait, progress=progress)
+        with count_bar("token vectors", quiet=as_json) as counted_so_far:
+            token_vectors.refresh_token_store(settings, wanted=late, progress=counted_so_far)
         map_command.refresh_map(settings, wanted=with_map)
     if as_json:
         emit(summary.as_json())

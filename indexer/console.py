@@ -45,6 +45,21 @@ def progress_bar(total_bytes: Callable[[], int], *, quiet: bool) -> Iterator[Cal
         yield advance
 
 
+@contextmanager
+def count_bar(what: str, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar of things done out of all on a terminal, nothing in a pipe; drawn with the first call."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _done, _of: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None, visible=False)
+        yield lambda done, of: bar.update(task, completed=done, total=of, visible=True)
+
+
 def progress_lines(total_bytes: int) -> Callable[[int, str], None]:
     """For a program that watches: the pipeline's progress callback, JSON lines on stdout, two a second and the last."""
     done, written_at = 0, 0.0

@@ -41,7 +41,7 @@ from search.listing import as_points, document_chunks, list_documents
 from search.manifest import IndexManifest
 from search.opening import OpenIndex, open_index
 from search.records import UNDETERMINED, Chunk, Filter, Match, ScoredPoint, SparseVector, Vectors
-from search.rerank import DEFAULT_RERANK, NONE, RERANKED, Reranked, Rerankers, read_again
+from search.rerank import NONE, RERANKED, Reranked, Rerankers, default_reranker, read_again
 from search.results import MAX_RESULTS, Hit, Mode, SearchResult
 from search.retrieval import Explainer, best_per_document, explainer, retrieve
 from search.settings import Settings, load_settings
@@ -160,7 +160,7 @@ class Engine:
             fold: Whether one hit stands for all translations of a document that were found at ingest.
             reader_languages: In which language such a hit is shown, first choice first; none: that of the query.
             rerank: Reads the best 50 documents' passages again: "late", or the folder or hub id of a CrossEncoder; or
-                "none". None: the default. One that fails is left out, and `notes` say so.
+                "none". None: late where the index holds token vectors. One that fails is left out, and `notes` say so.
             highlight: Whether hits mark why they are hits.
 
         Returns:
@@ -183,7 +183,7 @@ class Engine:
         languages = dict(detection.probabilities)
         families = index.families if fold else Families(None)
         rejected = partial(documents_holding, index.store, asked.without)
-        reader, wanted = rerank or DEFAULT_RERANK, offset + k
+        reader, wanted = rerank or default_reranker(index), offset + k
         points = best_per_document(
             lambda limit: retrieve(index, dense, sparse, languages, limit, filter),
             wanted if reader == NONE else max(wanted, RERANKED), rejected, families,
@@ -216,7 +216,7 @@ class Engine:
         dense = question.dense
         if dense is None:
             dense = index.language_map.map_queries(self.encoder().encode_queries([text]), balance=balance)[0]
-        load = partial(self._rerankers.get, name, self.encoder)
+        load = partial(self._rerankers.get, name, self.encoder, index.tokens)
         return read_again(question.rewritten or text, points, load, index=index, dense=dense)
 
     def _highlighted(self, text: str, index: OpenIndex, hits: list[Hit]) -> tuple[list[Hit], tuple[str, ...]]:

@@ -26,6 +26,7 @@ from search.evaluation.comparison import (
 )
 from search.evaluation.known_items import PER_LANGUAGE, make_questions
 from search.evaluation.questions import Question, read_questions, resolve
+from search.rerank import default_reranker
 from search.settings import load_settings
 from search.text import counted
 
@@ -52,9 +53,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per row")] = False,
 ) -> None:
     """Measure the search: on your own judged queries or, without any, on parts of sentences of your documents."""
-    settings = choose_settings(setting or ())
     engine = Engine(load_settings(index=index, store=store, encoder=encoder))
     try:
+        settings = choose_settings(setting or (), reranker=default_reranker(engine.index()))
         questions = _questions(engine, queries, qrels, per_language, seed)
         results = judge(engine, questions, settings, _progress(len(questions)))
         rows, pairs = compare(results), by_language_pair(results[BASELINE], document_languages(engine, questions))

@@ -18,6 +18,7 @@ from search.index import SHARD, IndexFolder
 from search.manifest import IndexManifest, parse_manifest
 from search.settings import Settings
 from search.store.base import VectorStore
+from search.token_store import TOKEN_STORE, TokenStore
 
 _SERVER_POLL_S = 2.0
 
@@ -34,6 +35,8 @@ class OpenIndex:
     families: Families = field(default_factory=lambda: Families(None), repr=False)
     folder: Path | None = None
     """Where files beside the store are: the generation, or what the home folder keeps of a server's collection."""
+    tokens: TokenStore | None = field(default=None, repr=False)
+    """Token vectors of passages, where the index was made with them."""
 
     @property
     def languages(self) -> list[str]:
@@ -61,6 +64,11 @@ def server_folder(settings: Settings) -> Path:
     """What whoever ingests keeps of a server's collection in the home folder: the ledger and the translations."""
     key = hashlib.sha256(f"{settings.store}\0{collection_name(settings)}".encode()).hexdigest()[:16]
     return settings.home.expanduser() / "servers" / key
+
+
+def token_store_path(settings: Settings) -> Path:
+    """Where token vectors are kept: beside the generations of an index, or with what is kept of a collection."""
+    return (server_folder(settings) if settings.store else settings.index_folder) / TOKEN_STORE
 
 
 def server_metadata(manifest: IndexManifest, language_map: LanguageMap) -> dict[str, Any]:
@@ -96,6 +104,7 @@ def _open_embedded(path: Path) -> OpenIndex:
             if folder.current_number() == generation.number:
                 raise
     store = EdgeStore(view.path, manifest.dimension)
+    tokens = TokenStore(path / TOKEN_STORE, manifest.encoder_fingerprint)
 
     def is_outdated() -> bool:
         view.keep()
@@ -105,8 +114,9 @@ def _open_embedded(path: Path) -> OpenIndex:
         store.close()
         view.close()
         families.close()
+        tokens.close()
 
-    return OpenIndex(store, manifest, language_map, is_outdated, close, families, generation.path)
+    return OpenIndex(store, manifest, language_map, is_outdated, close, families, generation.path, tokens)
 
 
 def _open_server(settings: Settings) -> OpenIndex:
@@ -131,9 +141,11 @@ def _open_server(settings: Settings) -> OpenIndex:
         return bool(read_metadata(client, name).get("manifest") != metadata["manifest"])
 
     families = Families(server_folder(settings) / FAMILIES)
+    tokens = TokenStore(token_store_path(settings), manifest.encoder_fingerprint)
 
     def close() -> None:
         store.close()
         families.close()
+        tokens.close()
 
-    return OpenIndex(store, manifest, language_map, is_outdated, close, families, server_folder(settings))
+    return OpenIndex(store, manifest, language_map, is_outdated, close, families, server_folder(settings), tokens)

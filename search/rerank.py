@@ -22,6 +22,7 @@ import numpy.typing as npt
 from search.errors import EncoderError, PanlinguaError, RerankerError
 from search.passages import passage_text
 from search.records import Chunk, ScoredPoint, Vectors
+from search.token_store import StoredTokens, TokenStore, stored_passages
 
 if TYPE_CHECKING:
     from search.encoder import Encoder
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from search.opening import OpenIndex
 
 NONE, LATE = "none", "late"
-DEFAULT_RERANK = NONE
-"""Late interaction finds more in every set (results/rerank.md), but 50 passages that were not read before take a second
-on two cores: who searches decides."""
 RERANKED = 50
 """Documents at the top that are read again, the same for every page, so that pages do not overlap."""
 CACHE_BYTES = 256 * 2**20
@@ -162,12 +160,18 @@ class TokenCache:
             self._bytes -= dropped.vectors.nbytes
 
 
+def _as_float(vectors: Vectors) -> Vectors:
+    return vectors.astype(np.float32)
+
+
 def _halved(tokens: TokenVectors) -> TokenVectors:
     return type(tokens)(tokens.vectors.astype(np.float16), tokens.ids, tokens.spans)
 
 
 class LateInteraction:
-    """MaxSim over token vectors of the encoder that the index was built with, computed on demand, not trained for it.
+    """MaxSim over token vectors of the encoder that the index was built with, not trained for it.
+
+    Vectors that the index holds are read, the others computed.
 
     score(q, d) = sum over tokens i of the query of w_i max over tokens j of the passage of cos(q_i, d_j), where
     w_i = log((N + 1) / (n_i + 1/2)) for a token that n_i of the N candidates hold, at least 0.1, and the w_i sum to 1.
@@ -179,20 +183,28 @@ class LateInteraction:
 
     name = LATE
 
-    def __init__(self, cache: TokenCache) -> None:
+    def __init__(self, cache: TokenCache, store: TokenStore | None = None) -> None:
         self._cache = cache
+        self._store = store
 
     def score(self, query: str, chunks: Sequence[Chunk]) -> Vectors:
         """See Reranker."""
+        texts = [passage_text(chunk) for chunk in chunks]
         try:
             asked = self._cache.encoder.encode_query_tokens([query], max_tokens=_QUERY_TOKENS)[0]
-            passages = self._cache.tokens_of([passage_text(chunk) for chunk in chunks])
+            stored = stored_passages(self._store, texts)
+            unread = [text for text in texts if text not in stored]
+            made = dict(zip(unread, self._cache.tokens_of(unread), strict=True))
         except EncoderError as error:
             raise RerankerError(f"no late interaction: {error}") from error
         if not len(asked.ids):
             return np.zeros(len(chunks), np.float32)
+        projection = self._store.projection if stored and self._store is not None else None
+        project = projection.apply if projection is not None else _as_float
+        passages = [stored.get(text) or StoredTokens(project(made[text].vectors), made[text].ids) for text in texts]
         weights = rarity_weights(asked.ids, [passage.ids for passage in passages])
-        return np.asarray(best_similarities(asked.vectors, [p.vectors for p in passages]) @ weights, np.float32)
+        query_vectors = project(asked.vectors)
+        return np.asarray(best_similarities(query_vectors, [p.vectors for p in passages]) @ weights, np.float32)
 
 
 def best_similarities(query: Vectors, passages: Sequence[Vectors]) -> Vectors:
@@ -321,6 +333,15 @@ def read_again(
         return Reranked(list(points), {}), (f"not reranked: {error}",)
 
 
+def default_reranker(index: OpenIndex) -> str:
+    """What a search uses that names none: late interaction where the index holds token vectors, else none.
+
+    It finds more in every set; but 50 passages that have to be encoded take a second on two cores, and stored ones a
+    fraction of the 250 ms that a search may take (results/rerank.md).
+    """
+    return LATE if index.tokens is not None and index.tokens.is_complete else NONE
+
+
 class Rerankers:
     """The rerankers of one engine, each loaded on first use; one that failed is tried again after a minute."""
 
@@ -337,14 +358,14 @@ class Rerankers:
                 self._cache = TokenCache(encoder)
             return self._cache
 
-    def get(self, name: str, encoder: Callable[[], Encoder]) -> Reranker:
-        """The reranker of that name.
+    def get(self, name: str, encoder: Callable[[], Encoder], store: TokenStore | None = None) -> Reranker:
+        """The reranker of that name; `store` holds the index's token vectors.
 
         Raises:
             RerankerError: It cannot be loaded.
         """
         if name == LATE:
-            return LateInteraction(self.token_cache(encoder()))
+            return LateInteraction(self.token_cache(encoder()), store)
         with self._lock:
             if name not in self._loaded:
                 failed_at, message = self._failed.get(name, (-_RETRY_S, ""))

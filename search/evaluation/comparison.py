@@ -14,7 +14,7 @@ from search.evaluation.metrics import average_precision, ndcg_at_k, own_language
 from search.evaluation.questions import Question
 from search.evaluation.significance import Difference, paired_bootstrap
 from search.records import Filter, Match
-from search.rerank import DEFAULT_RERANK, LATE
+from search.rerank import LATE, NONE
 from search.results import Mode
 
 DEPTH = 50
@@ -30,6 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "balance 0": {"balance": 0.0},
     "balance 1": {"balance": 1.0},
     "reranked": {"rerank": LATE},
+    "not reranked": {"rerank": NONE},
 }
 """Arguments of `Engine.search` by name. One that comes to the same as the default is left out."""
 
@@ -66,15 +67,17 @@ class PairRow:
     recall: float
 
 
-def choose_settings(names: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+def choose_settings(names: Sequence[str] = (), *, reranker: str = NONE) -> dict[str, dict[str, Any]]:
     """The settings of these names, the default first; none: all that differ from it.
+
+    `reranker` is the one that the index uses by default.
 
     Raises:
         EvaluationError: There is no setting of that name.
     """
     if unknown := [name for name in names if name not in SETTINGS]:
         raise EvaluationError(f"unknown setting {unknown[0]!r}; choose from {', '.join(SETTINGS)}")
-    same = ({"balance": DEFAULT_BALANCE}, {"rerank": DEFAULT_RERANK})
+    same = ({"balance": DEFAULT_BALANCE}, {"rerank": reranker})
     usual = [name for name, arguments in SETTINGS.items() if arguments not in same]
     return {name: SETTINGS[name] for name in dict.fromkeys((BASELINE, *(names or usual)))}
 

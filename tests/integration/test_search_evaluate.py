@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import typer
-from tests.conftest import FakeEncoder
 from typer.testing import CliRunner
 
 from indexer.build import ingest
@@ -30,6 +29,7 @@ from search.evaluation.known_items import make_questions, salient_part
 from search.evaluation.questions import Question, read_questions, resolve
 from search.records import Chunk
 from search.settings import Settings, load_settings
+from tests.conftest import FakeEncoder
 
 DOCUMENTS = {
     "tea.txt": "Green tea needs water of seventy degrees and two minutes of patience before you drink it.",

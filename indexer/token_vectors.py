@@ -1,0 +1,128 @@
+"""`indexer ingest --late`: keep the token vectors of every passage, so that reranking does not have to encode them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from search.engine import check_encoder
+from search.errors import IndexBusyError
+from search.opening import OpenIndex, open_index, token_store_path
+from search.passages import passage_text
+from search.settings import Settings
+from search.token_store import Projection, TokenStore, fit_projection, passage_key
+
+if TYPE_CHECKING:
+    from search.encoder import Encoder
+
+logger = logging.getLogger(__name__)
+
+BATCH = 256
+SAMPLED = 2_000
+"""Passages whose tokens the projection is fitted to, evenly from the whole index."""
+
+Progress = Callable[[int, int], None]
+"""Called with passages done and passages in all."""
+
+
+def update_token_store(settings: Settings, encoder: Encoder, *, progress: Progress = lambda _done, _of: None) -> int:
+    """Encode the tokens of every passage that has none stored yet, and forget those that are gone; returns how many.
+
+    Costs as much as the ingest of those passages. What is done stays done when it is interrupted: the next ingest
+    goes on. Searches and ingests do not wait for it.
+
+    Raises:
+        EncoderError: The encoder gives no vectors of tokens.
+        IndexBusyError: The index changed meanwhile; the next ingest goes on.
+    """
+    opened = open_index(settings)
+    try:
+        check_encoder(opened.manifest, encoder)
+        with closing(TokenStore(token_store_path(settings), encoder.fingerprint, write=True)) as store:
+            keys, made = _fill(opened, store, encoder, progress)
+            if opened.is_outdated():
+                raise IndexBusyError("the index was changed while token vectors were made; `indexer ingest` goes on")
+            store.keep_only(keys)
+            store.set_meta("complete", _state(opened))
+    finally:
+        opened.close()
+    return made
+
+
+def _fill(opened: OpenIndex, store: TokenStore, encoder: Encoder, progress: Progress) -> tuple[set[bytes], int]:
+    if store.projection is None and opened.manifest.chunks:
+        store.set_projection(_fit(opened, encoder))
+    keys: set[bytes] = set()
+    made = seen = 0
+    for texts in _batches(_passages(opened)):
+        by_key = {passage_key(text): text for text in texts}
+        missing = store.missing(list(by_key))
+        tokens = encoder.encode_document_tokens([by_key[key] for key in missing]) if missing else []
+        store.put((key, found.vectors, found.ids) for key, found in zip(missing, tokens, strict=True))
+        keys |= by_key.keys()
+        made, seen = made + len(missing), seen + len(texts)
+        progress(seen, opened.manifest.chunks)
+    return keys, made
+
+
+def _fit(opened: OpenIndex, encoder: Encoder) -> Projection:
+    """The projection, from an even sample of the index."""
+    step = max(1, opened.manifest.chunks // SAMPLED)
+    texts = [text for number, text in enumerate(_passages(opened)) if number % step == 0]
+    tokens = [found.vectors for batch in _batches(iter(texts)) for found in encoder.encode_document_tokens(batch)]
+    return fit_projection(np.concatenate(tokens).astype(np.float32))
+
+
+def _passages(opened: OpenIndex) -> Iterator[str]:
+    return (passage_text(point.chunk) for point in opened.store.iter_points())
+
+
+def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for text in texts:
+        batch.append(text)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def refresh_token_store(
+    settings: Settings, *, wanted: bool | None, progress: Progress = lambda _done, _of: None
+) -> int:
+    """After an ingest, bring stored token vectors into step; returns how many passages were encoded for it.
+
+    Args:
+        settings: Where the index is.
+        wanted: Whether the index is to hold them; None: as it did.
+        progress: Told how far it is.
+    """
+    path = token_store_path(settings)
+    if wanted is False:
+        path.unlink(missing_ok=True)
+    if wanted is False or (wanted is None and not path.is_file()) or _is_current(settings, path):
+        return 0
+    from search.encoder import load_encoder
+
+    encoder = load_encoder(
+        settings.encoder, backend=settings.backend, threads=settings.threads, cache_dir=settings.encoders_folder
+    )
+    return update_token_store(settings, encoder, progress=progress)
+
+
+def _is_current(settings: Settings, path: Path) -> bool:
+    opened = open_index(settings)
+    opened.close()
+    with closing(TokenStore(path, opened.manifest.encoder_fingerprint)) as store:
+        return store.meta("complete") == _state(opened)
+
+
+def _state(opened: OpenIndex) -> str:
+    """The state of an index, so that it is known later: its generation, or when a collection was changed."""
+    return f"{opened.folder.name if opened.folder else ''} {opened.manifest.updated}"
