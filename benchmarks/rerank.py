@@ -1,13 +1,14 @@
 """Reranking, measured end to end: what each reranker gains in each language, and what it costs.
 
     python -m benchmarks.rerank [FOLDER ...] [--bundled] [--queries 150] [--rerankers none late] [--timed]
-        [--indexes FOLDER]
+        [--stored 128 192] [--indexes FOLDER]
 
 FOLDERs are evaluation sets in BEIR form as in `benchmarks.balance`; `--bundled` takes the corpus of this repository. An
 index in `--indexes` is used again. Translations are not folded, so that every relevant document counts. Times are those
 of reading 50 passages, or of marking ten hits, for ten queries: passages never read before, and asked again; by
-the clock, and of processor time over all threads, which says more where the machine is busy. A row per set and reranker
-goes to results/rerank.jsonl.
+the clock, and of processor time over all threads, which says more where the machine is busy. `--stored` measures late
+interaction over token vectors kept with the index, in so many dimensions. A row per set and reranker goes to
+results/rerank.jsonl.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ from benchmarks.records import ROOT, describe_run, write_rows
 from indexer.build import ingest
 from indexer.pipeline import IngestOptions
 from indexer.sources import ReadOptions
+from indexer.token_vectors import update_token_store
 from search.encoder import Encoder, load_encoder
 from search.engine import Engine
 from search.evaluation.metrics import average_precision, ndcg_at_k, own_language_share
 from search.index import IndexFolder
+from search.opening import token_store_path
 from search.rerank import LATE, NONE
 from search.settings import Settings, load_settings
 
@@ -71,6 +74,16 @@ def measure(engine: Engine, collection: Collection, reranker: str) -> dict[str, 
     return row | {"map_by_language": {lang: statistics.fmean(found) for lang, found in sorted(by_language.items())}}
 
 
+def store_tokens(settings: Settings, encoder: Encoder, dimension: int | None) -> dict[str, object]:
+    """Make the index hold token vectors of that many dimensions, or none; what they take."""
+    path = token_store_path(settings)
+    path.unlink(missing_ok=True)
+    if dimension is None:
+        return {}
+    passages = update_token_store(settings, encoder, dimension=dimension)
+    return {"stored_dimensions": dimension, "kilobytes_a_passage": round(path.stat().st_size / passages / 1000, 1)}
+
+
 def measure_time(
     settings: Settings, encoder: Encoder, collection: Collection, reranker: str, stage: str
 ) -> dict[str, float]:
@@ -108,6 +121,7 @@ def main() -> None:
     parser.add_argument("--bundled", action="store_true", help="the corpus of this repository too")
     parser.add_argument("--queries", type=int, default=150, help="at most so many of each set")
     parser.add_argument("--rerankers", nargs="+", default=[NONE, LATE])
+    parser.add_argument("--stored", nargs="*", type=int, default=[], help="dimensions of stored token vectors")
     parser.add_argument("--timed", action="store_true", help="measure times too")
     parser.add_argument("--indexes", type=Path, default=None, help="folder of indexes to use again")
     arguments = parser.parse_args()
@@ -119,8 +133,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for collection in collections:
             engine = open_collection(collection, arguments.indexes or Path(temporary), encoder)
-            for reranker in arguments.rerankers:
+            computed = [(reranker, None) for reranker in arguments.rerankers]
+            for reranker, stored in [*computed, *((LATE, dimension) for dimension in arguments.stored)]:
                 row = {"collection": collection.name, "queries": len(collection.queries), "reranker": reranker}
+                row |= store_tokens(engine.settings, encoder, stored)
                 stage = "highlight" if reranker == NONE else "rerank"
                 row |= measure(engine, collection, reranker)
                 row |= measure_time(engine.settings, encoder, collection, reranker, stage) if arguments.timed else {}

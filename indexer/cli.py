@@ -49,7 +49,7 @@ def ingest(
         bool | None,
         typer.Option(
             "--late/--no-late",
-            help="keep vectors of all tokens (20 KB a chunk, twice the time), so that every search is reranked; "
+            help="keep vectors of all tokens (28 KB a chunk, twice the time), so that every search is reranked; "
             "by default as before",
         ),
     ] = None,

@@ -14,8 +14,9 @@ from search.engine import check_encoder
 from search.errors import IndexBusyError
 from search.opening import OpenIndex, open_index, token_store_path
 from search.passages import passage_text
+from search.records import Vectors
 from search.settings import Settings
-from search.token_store import Projection, TokenStore, fit_projection, passage_key
+from search.token_store import PROJECTED, TokenStore, fit_projection, passage_key
 
 if TYPE_CHECKING:
     from search.encoder import Encoder
@@ -23,14 +24,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BATCH = 256
-SAMPLED = 2_000
-"""Passages whose tokens the projection is fitted to, evenly from the whole index."""
+SAMPLED = 500
+"""Passages whose tokens the projection is fitted to, evenly from the whole index: 150 MB while it is fitted."""
 
 Progress = Callable[[int, int], None]
 """Called with passages done and passages in all."""
 
 
-def update_token_store(settings: Settings, encoder: Encoder, *, progress: Progress = lambda _done, _of: None) -> int:
+def update_token_store(
+    settings: Settings,
+    encoder: Encoder,
+    *,
+    dimension: int = PROJECTED,
+    progress: Progress = lambda _done, _of: None,
+) -> int:
     """Encode the tokens of every passage that has none stored yet, and forget those that are gone; returns how many.
 
     Costs as much as the ingest of those passages. What is done stays done when it is interrupted: the next ingest
@@ -44,6 +51,8 @@ def update_token_store(settings: Settings, encoder: Encoder, *, progress: Progre
     try:
         check_encoder(opened.manifest, encoder)
         with closing(TokenStore(token_store_path(settings), encoder.fingerprint, write=True)) as store:
+            if store.projection is None and opened.manifest.chunks:
+                store.set_projection(fit_projection(_sample_tokens(opened, encoder), dimension))
             keys, made = _fill(opened, store, encoder, progress)
             if opened.is_outdated():
                 raise IndexBusyError("the index was changed while token vectors were made; `indexer ingest` goes on")
@@ -55,8 +64,6 @@ def update_token_store(settings: Settings, encoder: Encoder, *, progress: Progre
 
 
 def _fill(opened: OpenIndex, store: TokenStore, encoder: Encoder, progress: Progress) -> tuple[set[bytes], int]:
-    if store.projection is None and opened.manifest.chunks:
-        store.set_projection(_fit(opened, encoder))
     keys: set[bytes] = set()
     made = seen = 0
     for texts in _batches(_passages(opened)):
@@ -70,12 +77,12 @@ def _fill(opened: OpenIndex, store: TokenStore, encoder: Encoder, progress: Prog
     return keys, made
 
 
-def _fit(opened: OpenIndex, encoder: Encoder) -> Projection:
-    """The projection, from an even sample of the index."""
+def _sample_tokens(opened: OpenIndex, encoder: Encoder) -> Vectors:
+    """Vectors (N, D) of the tokens of an even sample of the index."""
     step = max(1, opened.manifest.chunks // SAMPLED)
     texts = [text for number, text in enumerate(_passages(opened)) if number % step == 0]
     tokens = [found.vectors for batch in _batches(iter(texts)) for found in encoder.encode_document_tokens(batch)]
-    return fit_projection(np.concatenate(tokens).astype(np.float32))
+    return np.concatenate(tokens).astype(np.float32)
 
 
 def _passages(opened: OpenIndex) -> Iterator[str]:

@@ -21,7 +21,7 @@ from search.errors import IndexFormatError
 from search.records import Vectors
 
 TOKEN_STORE = "tokens.sqlite"
-PROJECTED = 128
+PROJECTED = 192
 """Dimensions that are kept of a token's vector (results/rerank.md)."""
 VERSION = 1
 _SCALE = 127.0
