@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import quote
 
 from search.errors import IndexFormatError, StoreError
@@ -74,8 +75,7 @@ class Ledger:
                 self._db.executescript(SCHEMA)
             found = self.meta("schema")
         except sqlite3.DatabaseError as error:
-            message = f"the ledger {path} is damaged ({error}). Run `indexer ingest FOLDER --fresh` to build it again."
-            raise IndexFormatError(message) from error
+            raise self._damaged(error) from error
         if found is None:
             self.set_meta("schema", str(SCHEMA_VERSION))
         elif found != str(SCHEMA_VERSION):
@@ -85,14 +85,18 @@ class Ledger:
 
     def close(self) -> None:
         """Fold the write-ahead log into the file, so that the file alone is the ledger, and close it."""
-        if not self._read_only:
-            self._db.execute("PRAGMA journal_mode=DELETE")
-        self._db.close()
+        try:
+            if not self._read_only:
+                self._db.execute("PRAGMA journal_mode=DELETE")
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
+        finally:
+            self._db.close()
 
     def meta(self, key: str) -> str | None:
         """A stored value, or None."""
-        row = self._db.execute("SELECT value FROM meta WHERE key=?", (key,)).fetchone()
-        return None if row is None else str(row[0])
+        rows = self._read("SELECT value FROM meta WHERE key=?", (key,))
+        return str(rows[0][0]) if rows else None
 
     def set_meta(self, key: str, value: str) -> None:
         """Store a value."""
@@ -114,7 +118,7 @@ class Ledger:
         known = self.known_prefix(root)
         if known is not None:
             return known
-        taken = {prefix for (prefix,) in self._db.execute("SELECT prefix FROM roots")}
+        taken = {prefix for (prefix,) in self._read("SELECT prefix FROM roots")}
         base = _text(root.name) or "root"
         candidates = (f"{base}{n if n > 1 else ''}/" for n in count(1))
         free = (name for name in candidates if name not in taken and next(self.iter_files(name), None) is None)
@@ -124,12 +128,12 @@ class Ledger:
 
     def roots(self) -> list[tuple[str, str]]:
         """The folders ingested so far, with the prefix of their ids."""
-        return [(str(path), str(prefix)) for path, prefix in self._db.execute("SELECT path, prefix FROM roots")]
+        return [(str(path), str(prefix)) for path, prefix in self._read("SELECT path, prefix FROM roots")]
 
     def file(self, source: str) -> FileRow | None:
         """State of a file, or None when it is new."""
-        row = self._db.execute("SELECT * FROM files WHERE source=?", (_text(source),)).fetchone()
-        return None if row is None else FileRow(*row)
+        rows = self._read("SELECT * FROM files WHERE source=?", (_text(source),))
+        return FileRow(*rows[0]) if rows else None
 
     def put_file(self, row: FileRow) -> None:
         """Record a file as dealt with."""
@@ -142,22 +146,20 @@ class Ledger:
 
     def iter_files(self, prefix: str = "") -> Iterator[FileRow]:
         """Files whose source begins with `prefix`, in order."""
-        for row in self._db.execute("SELECT * FROM files ORDER BY source").fetchall():
+        for row in self._read("SELECT * FROM files ORDER BY source"):
             if row[0].startswith(prefix):
                 yield FileRow(*row)
 
     def document(self, document_id: str) -> DocumentRow | None:
         """State of a document, or None when it is not complete in the store."""
-        row = self._db.execute("SELECT * FROM documents WHERE id=?", (_text(document_id),)).fetchone()
-        return None if row is None else DocumentRow(*row)
+        rows = self._read("SELECT * FROM documents WHERE id=?", (_text(document_id),))
+        return DocumentRow(*rows[0]) if rows else None
 
     def documents_of(self, source: str, *, before_run: int | None = None) -> list[str]:
         """Ids of a file's documents; with `before_run`, those not seen in that run."""
         run = -1 if before_run is None else before_run
-        rows = self._db.execute(
-            "SELECT id FROM documents WHERE source=? AND (?=-1 OR run<>?) ORDER BY id", (_text(source), run, run)
-        )
-        return [str(row[0]) for row in rows.fetchall()]
+        statement = "SELECT id FROM documents WHERE source=? AND (?=-1 OR run<>?) ORDER BY id"
+        return [str(row[0]) for row in self._read(statement, (_text(source), run, run))]
 
     def put_documents(self, rows: list[DocumentRow]) -> None:
         """Record documents whose chunks are durable, all or none."""
@@ -176,13 +178,24 @@ class Ledger:
 
     def totals(self) -> tuple[int, int]:
         """Documents and chunks that are complete in the store."""
-        documents, chunks = self._db.execute("SELECT COUNT(*), COALESCE(SUM(chunks), 0) FROM documents").fetchone()
+        ((documents, chunks),) = self._read("SELECT COUNT(*), COALESCE(SUM(chunks), 0) FROM documents")
         return int(documents), int(chunks)
 
     def skipped(self) -> list[tuple[str, str]]:
         """Files that were skipped, each with its reason."""
-        rows = self._db.execute("SELECT source, skipped FROM files WHERE skipped IS NOT NULL ORDER BY source")
-        return [(str(source), str(reason)) for source, reason in rows.fetchall()]
+        rows = self._read("SELECT source, skipped FROM files WHERE skipped IS NOT NULL ORDER BY source")
+        return [(str(source), str(reason)) for source, reason in rows]
+
+    def _damaged(self, error: sqlite3.Error) -> IndexFormatError:
+        return IndexFormatError(
+            f"the ledger {self.path} is damaged ({error}). Run `indexer ingest FOLDER --fresh` to build it again."
+        )
+
+    def _read(self, statement: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(statement, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise self._damaged(error) from error
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
         self._write_many(statement, [values])
@@ -192,9 +205,11 @@ class Ledger:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.executemany(statement, rows)
             self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
+        except sqlite3.DatabaseError as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
+            if not isinstance(error, sqlite3.OperationalError):
+                raise self._damaged(error) from error
             raise StoreError(
                 f"cannot write the ledger {self.path}: {error}. Free some disk space and run it again."
             ) from error
