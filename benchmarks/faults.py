@@ -55,7 +55,7 @@ _BATCH_S = 0.02
 class HashEncoder:
     """Hashes words into a few dimensions, and takes its time, so that a kill hits the middle of a job."""
 
-    max_tokens = 512
+    max_tokens, folder = 512, None
 
     def __init__(self, name: str, batch_s: float = 0.0) -> None:
         self.name = self.fingerprint = name

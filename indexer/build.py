@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -22,12 +22,12 @@ from indexer.pipeline import Ingest, IngestOptions, Progress, Summary, count_unc
 from indexer.roots import names_below
 from indexer.sources import iter_documents, iter_files
 from indexer.translations import digests_of, update_families
-from search.balance import LanguageMap, LanguageSums, fit_language_map, load_shipped_offsets
+from search.balance import OFFSETS_FILE, LanguageMap, LanguageOffsets, LanguageSums, fit_language_map, load_offsets
 from search.engine import check_encoder
 from search.errors import EncoderMismatchError, IndexNotFoundError, SourceError
 from search.files import allocated_bytes
 from search.fold import FAMILIES, has_families
-from search.index import LANGUAGE_MAP, LEDGER, SHARD, IndexFolder
+from search.index import LANGUAGE_MAP, LEDGER, OFFSETS, SHARD, IndexFolder
 from search.lexical import LEXICAL_VERSION, document_vector
 from search.manifest import IndexManifest, now
 from search.opening import collection_name, open_index, read_server_metadata, server_folder, server_metadata
@@ -48,6 +48,18 @@ REFIT_GROWTH = 1.5
 READ_BATCH = 4 * UPSERT_BATCH
 RELEASE_POINTS = 8 * READ_BATCH
 """After reading so many points their pages are let go; in the order of ids, nearly each is on pages of its own."""
+
+
+class OffsetsEncoder(Protocol):
+    """An encoder that may bring language offsets in its folder."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells it from others."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it was loaded from."""
 
 
 @dataclass
@@ -324,7 +336,7 @@ def _load_or_fit_map(path: Path, ledger: Ledger, encoder: Encoder | None) -> Lan
     """The map of an index that goes on, or the first one of a new index; remembers the encoder in the ledger."""
     known = ledger.meta("encoder_fingerprint")
     if known is None and encoder is not None:
-        offsets = load_shipped_offsets(encoder.fingerprint)
+        offsets = keep_offsets(encoder, path)
         first = fit_language_map(offsets, None) if offsets else LanguageMap.identity(encoder.dimension)
         first.save(path / LANGUAGE_MAP)
         ledger.set_meta("lexical_version", str(LEXICAL_VERSION))
@@ -340,12 +352,20 @@ def _load_or_fit_map(path: Path, ledger: Ledger, encoder: Encoder | None) -> Lan
     return LanguageMap.load(path / LANGUAGE_MAP)
 
 
+def keep_offsets(encoder: OffsetsEncoder, path: Path) -> LanguageOffsets | None:
+    """The encoder's language offsets, of which the index at `path` keeps a copy."""
+    offsets = load_offsets(encoder.fingerprint, encoder.folder and encoder.folder / OFFSETS_FILE)
+    if offsets is not None:
+        offsets.save(path / OFFSETS)
+    return offsets
+
+
 def _finish(space: Workspace, encoder_name: str, fingerprint: str) -> IndexManifest:
     """Refine the language map, build the search structures, find translations, write down what the index holds now."""
     chunks = space.store.count()
     fitted_at = int(space.ledger.meta("chunks_at_fit") or 0)
     if space.replace_map is not None and chunks and chunks >= REFIT_GROWTH * fitted_at:
-        offsets = load_shipped_offsets(fingerprint)
+        offsets = load_offsets(fingerprint, space.folder / OFFSETS)
         space.replace_map(fit_language_map(offsets, _language_sums(space)))
         space.ledger.set_meta("chunks_at_fit", str(chunks))
         fitted_at = chunks

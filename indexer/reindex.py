@@ -19,10 +19,11 @@ from typing import Protocol
 
 import numpy as np
 
+from indexer.build import keep_offsets
 from indexer.chunking import passage_text
 from indexer.ledger import Ledger
 from indexer.translations import digests_of, update_families
-from search.balance import LanguageMap, LanguageSums, fit_language_map, load_shipped_offsets
+from search.balance import LanguageMap, LanguageOffsets, LanguageSums, fit_language_map
 from search.errors import IndexFormatError, IndexNotFoundError, SettingsError
 from search.files import copy_tree
 from search.fold import FAMILIES
@@ -61,6 +62,10 @@ class PassageEncoder(Protocol):
     @property
     def max_tokens(self) -> int:
         """How much of a passage it reads."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it was loaded from."""
 
     def encode_documents(self, texts: list[str]) -> Vectors:
         """Unit vectors (B, D)."""
@@ -172,7 +177,7 @@ def _build(
     """Write the files of the new generation."""
     from search.store.edge import EdgeStore
 
-    language_map = _fit_map(opened, encoder, vectors)
+    language_map = _fit_map(opened, keep_offsets(encoder, building), vectors)
     language_map.save(building / LANGUAGE_MAP)
     shutil.copyfile(generation.path / LEDGER, building / LEDGER)
     chunks = len(vectors)
@@ -207,16 +212,17 @@ def _ledger_values(encoder: PassageEncoder, chunks: int) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _fit_map(opened: OpenIndex, encoder: PassageEncoder, vectors: Vectors) -> LanguageMap:
+def _fit_map(opened: OpenIndex, offsets: LanguageOffsets | None, vectors: Vectors) -> LanguageMap:
     """The language map of the new vectors, as an ingest of all of them would fit it."""
-    offsets, sums, row = load_shipped_offsets(encoder.fingerprint), LanguageSums(encoder.dimension), 0
+    dimension, row = vectors.shape[1], 0
+    sums = LanguageSums(dimension)
     for batch in _batches(opened.store.iter_points()):
         languages = [point.chunk.lang for point in batch]
         known = [n for n, lang in enumerate(languages) if lang != UNDETERMINED]
         sums.add([languages[n] for n in known], np.asarray(vectors[row : row + len(batch)])[known])
         row += len(batch)
     if offsets is None and not sums.counts:
-        return LanguageMap.identity(encoder.dimension)
+        return LanguageMap.identity(dimension)
     return fit_language_map(offsets, sums)
 
 

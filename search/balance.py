@@ -47,6 +47,8 @@ INDEXED_WEIGHT = 10.0
 """Weight in the span of a language that the index holds, against 1 for one it does not."""
 
 SHIPPED_FOLDER = Path(__file__).parent / "offsets"
+OFFSETS_FILE = Path("panlingua", "language_offsets.safetensors")
+"""Where an encoder's folder holds its offsets: not among the weights, which are hashed and loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,15 @@ def load_shipped_offsets(fingerprint: str) -> LanguageOffsets | None:
     """Offsets that come with the package for the encoder of this fingerprint, or None; measured on parallel text."""
     path = SHIPPED_FOLDER / f"{fingerprint}.safetensors"
     return LanguageOffsets.load(path) if path.is_file() else None
+
+
+def load_offsets(fingerprint: str, *files: Path | None) -> LanguageOffsets | None:
+    """Offsets of the encoder of this fingerprint: those that come with the package, or the first of `files` there is.
+
+    An encoder that was trained further brings its own (`OFFSETS_FILE` in its folder); an index keeps a copy.
+    """
+    kept = next((path for path in files if path is not None and path.is_file()), None)
+    return load_shipped_offsets(fingerprint) or (LanguageOffsets.load(kept) if kept else None)
 
 
 def fit_language_map(

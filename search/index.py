@@ -32,6 +32,8 @@ from search.manifest import IndexManifest, now, read_manifest
 from search.readers import ReaderView, make_view
 
 MANIFEST, LANGUAGE_MAP, LEDGER, SHARD = "manifest.json", "language_map.safetensors", "ledger.sqlite", "shard"
+OFFSETS = "language_offsets.safetensors"
+"""Offsets that the encoder brought; the map is refined from them."""
 _STARTED = "started"
 _POLL_S = 0.2
 

@@ -20,7 +20,7 @@ from search.settings import load_settings
 class FakeEncoder:
     """Hashes words into 64 dimensions: texts that share words are near, nothing is learnt, nothing is slow."""
 
-    name, fingerprint, dimension, max_tokens = "fake", "fake-1", 64, 512
+    name, fingerprint, dimension, max_tokens, folder = "fake", "fake-1", 64, 512, None
 
     def __init__(self) -> None:
         splitter = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))

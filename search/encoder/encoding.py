@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,8 +45,11 @@ class Encoder:
     of unit length like any other (callers that want no hit for it must not ask). Lone surrogates count as U+FFFD.
     """
 
-    def __init__(self, manifest: Manifest, *, tokenizer: Tokenizer, pad_id: int, backend: Backend) -> None:
+    def __init__(
+        self, manifest: Manifest, *, tokenizer: Tokenizer, pad_id: int, backend: Backend, folder: Path | None = None
+    ) -> None:
         self.manifest = manifest
+        self.folder = folder
         self.tokenizer = tokenizer
         self.backend = backend
         self._pad_id = pad_id

@@ -79,7 +79,7 @@ def load_encoder(
     tokenizer, pad_id = load_tokenizer(folder)
     graph_folder = cache / "openvino" / manifest.fingerprint
     runs = load_backend(backend, folder, graph_folder=graph_folder, device=device, threads=threads)
-    return Encoder(manifest, tokenizer=tokenizer, pad_id=pad_id, backend=runs)
+    return Encoder(manifest, tokenizer=tokenizer, pad_id=pad_id, backend=runs, folder=folder)
 
 
 def load_backend(name: str, folder: Path, *, graph_folder: Path, device: str | None, threads: int | None) -> Backend:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
@@ -22,10 +24,11 @@ from indexer.documents import Document, Skipped
 from indexer.ledger import Ledger
 from indexer.pipeline import IngestOptions, Summary
 from indexer.sources import ReadOptions, SourceFile, iter_documents
+from search.balance import OFFSETS_FILE, LanguageOffsets, load_offsets
 from search.cli import as_text, build_filter
 from search.engine import Engine
 from search.errors import EncoderMismatchError, IndexFormatError, IndexNotFoundError, QueryError, SourceError
-from search.index import IndexFolder
+from search.index import OFFSETS, IndexFolder
 from search.lexical import document_vector
 from search.records import Filter, Match
 from search.results import Mode
@@ -275,6 +278,33 @@ def test_the_language_map_is_refined_and_old_vectors_follow(
         expected = index.language_map.map_documents(fake_encoder.encode_queries([passage_text(point.chunk)]))[0]
         assert point.dense == pytest.approx(expected, abs=1e-4)
     engine.close()
+
+
+def test_offsets_that_an_encoder_brings_stay_with_the_index(
+    corpus: Path, settings: Settings, fake_encoder: FakeEncoder, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    offsets = LanguageOffsets(
+        ("de", "fr", "ja"), random.normal(size=64).astype(np.float32), random.normal(size=(3, 64)).astype(np.float32),
+        np.zeros(64, np.float32),
+    )  # fmt: skip
+    plain = load_settings(index=str(tmp_path / "plain"))
+    ingest(corpus, plain, fake_encoder)
+    (tmp_path / "encoder" / OFFSETS_FILE.parent).mkdir(parents=True)
+    offsets.save(tmp_path / "encoder" / OFFSETS_FILE)
+    fake_encoder.folder = tmp_path / "encoder"  # type: ignore[assignment]
+    ingest(corpus, settings, fake_encoder)
+    first = build.status(settings).manifest
+    assert first.map_fingerprint != build.status(plain).manifest.map_fingerprint
+    shutil.rmtree(tmp_path / "encoder")
+    for i in range(60):
+        (corpus / f"fr/pain {i}.txt").write_text(f"Le pain numéro {i} est au levain de seigle et de blé.", "utf-8")
+    ingest(corpus, settings, fake_encoder)
+    generation = IndexFolder(settings.index_folder).current()
+    assert generation.manifest.map_fingerprint != first.map_fingerprint, "refined"
+    kept = load_offsets(fake_encoder.fingerprint, generation.path / OFFSETS)
+    assert kept is not None
+    assert kept.offsets == pytest.approx(offsets.offsets, abs=1e-2)
 
 
 KILLED = """

@@ -68,7 +68,7 @@ PHRASES = {phrase: name for name, phrases in SUBJECTS.items() for phrase in phra
 class SubjectEncoder:
     """Knows what the phrases of SUBJECTS say: a text is the mean of its subjects, and a little of its own letters."""
 
-    name, fingerprint, dimension, max_tokens = "subjects", "subjects-1", 64, 512
+    name, fingerprint, dimension, max_tokens, folder = "subjects", "subjects-1", 64, 512, None
 
     def __init__(self) -> None:
         self.tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))

@@ -59,9 +59,12 @@ def test_damaged_files_are_read_or_skipped(suffix: str, repository: Path, tmp_pa
 def test_a_manifest_with_any_value_is_read_or_refused(value: object, name: str) -> None:
     text = json.dumps({**MANIFEST.model_dump(), name: value})
     try:
-        assert parse_manifest(text, "here").model_dump() == {**MANIFEST.model_dump(), name: value}
-    except IndexFormatError as error:
-        assert "indexer ingest" in str(error)
+        read = parse_manifest(text, "here")
+    except IndexFormatError as refused:
+        message = str(refused)
+        assert "indexer ingest" in message
+    else:
+        assert read.model_dump() == {**MANIFEST.model_dump(), name: value}
 
 
 @given(st.text())
@@ -83,5 +86,6 @@ def test_a_damaged_ledger_says_so(seed: int, tmp_path: Path) -> None:
             rows = [ledger.document(f"{n}.txt") for n in range(2000)]
             ledger.put_documents([DocumentRow("new", "new", "y" * 64, 1, 1)])
             assert all(row is None or row.id.endswith(".txt") for row in rows)
-    except PanlinguaError as error:
-        assert str(path.name) in str(error) or "ledger" in str(error)
+    except PanlinguaError as refused:
+        message = str(refused)
+        assert "ledger" in message
