@@ -14,7 +14,7 @@ import streamlit as st
 from search.errors import StoreError
 from search.settings import Settings
 from ui import jobs
-from ui.resources import Library
+from ui.resources import Library, encoder_of
 
 _STATUS_S = 120.0
 _MOST_POINTS = 2_000
@@ -63,11 +63,21 @@ def index_options(settings: Settings) -> list[str]:
     return ["--index", str(settings.index_folder), *(["--store", settings.store] if settings.store else [])]
 
 
-def start_ingest(settings: Settings, folder: Path, *, about: str, encoder: str | None = None) -> str:
-    """Start an ingest of `folder` into the index; with `encoder`, build it anew beside the old one. Returns the job."""
-    anew = ["--fresh", "--encoder", encoder] if encoder else []
-    options = ["--json", "--progress", "--wait", "3600", *index_options(settings), *anew]
-    return jobs.start("reindex" if encoder else "ingest", about, "indexer.cli", ["ingest", str(folder), *options])
+def start_ingest(settings: Settings, folder: Path, *, about: str) -> str:
+    """Start an ingest of `folder` into the index, with the encoder that it has. Returns the job."""
+    options = ["--json", "--progress", "--wait", "3600", *index_options(settings), "--encoder", encoder_of(settings)]
+    return jobs.start("ingest", about, "indexer.cli", ["ingest", str(folder), *options])
+
+
+def start_reindex(settings: Settings, encoder: str) -> str:
+    """Start to encode the index with another encoder, beside the one that answers meanwhile. Returns the job."""
+    options = ["--encoder", encoder, "--json", "--wait", "3600", *index_options(settings)]
+    return jobs.start("reindex", short_name(encoder), "indexer.cli", ["reindex", *options])
+
+
+def short_name(encoder: str) -> str:
+    """The encoder's name without the folders before it."""
+    return encoder.rstrip("/").rpartition("/")[2]
 
 
 def start_removal(settings: Settings, names: list[str]) -> str:

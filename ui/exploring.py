@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import PurePosixPath
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import streamlit as st
 
 from search.document_map import DocumentMap
+from search.records import Vectors
 from search.topics.records import Topic
 from ui import jobs
 from ui.corpus import index_options
@@ -23,9 +24,11 @@ from ui.state import Request
 MOST_POINTS = 100_000
 """Points that a browser draws fluently; of more, an even sample is drawn, which is as dense as all of them."""
 MOST_GROUPS = 24
-LIT = 20
-_MARGIN = 0.08
-_WIDTH_PX, _HEIGHT_PX, _NAME_PX, _CHARACTER_PX = 1100, 620, 24, 7.5
+LIT = 10
+_MARGIN = 0.06
+_CUT_OFF = 0.001
+_LARGEST_GAP = 0.06
+_WIDTH_PX, _HEIGHT_PX, _NAME_PX, _CHARACTER_PX = 700, 600, 24, 7.5
 _SEED = 0
 
 Rows = npt.NDArray[np.int64]
@@ -51,8 +54,26 @@ class Group:
 
 @st.cache_resource(show_spinner=False, max_entries=2)
 def load_map(_library: Library, state: str, made: float) -> DocumentMap:
-    """The map of the index. `made` changes when the map does."""
-    return _library.engine.map()
+    """The map of the index, without the empty room around what lies far out. `made` changes when the map does."""
+    found = _library.engine.map()
+    return replace(found, xy=without_gaps(found.xy))
+
+
+def without_gaps(xy: Vectors) -> Vectors:
+    """Points (N, 2) with every gap along either axis closed to a small share of what most points span.
+
+    Order and shape of what lies together stay; how far apart islands lie says nothing on such a map.
+    """
+    if len(xy) < 2:
+        return xy
+    closed = np.empty_like(xy)
+    for axis in range(xy.shape[1]):
+        order = np.argsort(xy[:, axis], kind="stable")
+        steps = np.diff(xy[order, axis])
+        low, high = np.quantile(xy[:, axis], (0.05, 0.95))
+        most = _LARGEST_GAP * max(float(high - low), 1e-6)
+        closed[order, axis] = np.concatenate([[0.0], np.cumsum(np.minimum(steps, most))])
+    return closed
 
 
 def drawn_rows(count: int) -> Rows:
@@ -65,7 +86,8 @@ def drawn_rows(count: int) -> Rows:
 def groups(found: DocumentMap, rows: Rows, colour: Colour, languages: Sequence[str], *, reader: str) -> list[Group]:
     """The drawn points by colour, largest group first; what is beyond the largest 24 groups has none."""
     keys = [_key(found, int(row), colour) for row in rows]
-    largest = [key for key, _ in Counter(key for key in keys if key).most_common(MOST_GROUPS)]
+    counts = Counter(key for key in keys if key)
+    largest = sorted(counts, key=lambda key: (-counts[key], len(key), key))[:MOST_GROUPS]
     names = {key: _name(found, key, colour, reader) for key in largest}
     by_key: dict[str, list[int]] = {key: [] for key in largest}
     rest: list[int] = []
@@ -90,8 +112,8 @@ def topic_centres(found: DocumentMap, topics: Sequence[Topic]) -> list[tuple[flo
 
 
 def view_of(found: DocumentMap) -> tuple[list[float], list[float]]:
-    """What the map shows at first, (x from and to, y from and to): all but the farthest hundredth of the points."""
-    low, high = np.quantile(found.xy, 0.01, axis=0), np.quantile(found.xy, 0.99, axis=0)
+    """What the map shows at first, (x from and to, y from and to): all but the very farthest of the points."""
+    low, high = np.quantile(found.xy, _CUT_OFF, axis=0), np.quantile(found.xy, 1 - _CUT_OFF, axis=0)
     margin = _MARGIN * np.maximum(high - low, 1e-3)
     (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
     return [left, right], [bottom, top]
@@ -100,17 +122,18 @@ def view_of(found: DocumentMap) -> tuple[list[float], list[float]]:
 def uncrowded(
     names: Sequence[tuple[str, float, float]], view: tuple[list[float], list[float]]
 ) -> list[tuple[str, float, float]]:
-    """The names, (text, x, y), that can be read: in view, and not over one that comes before."""
+    """The names, (text, x, y), that can be read: in view, as a whole, and not over one that comes before."""
     (left, right), (bottom, top) = view
     scale = min(_WIDTH_PX / (right - left), _HEIGHT_PX / (top - bottom))
     placed: list[tuple[float, float, float]] = []
     kept = []
     for text, x, y in names:
         half = len(text) * _CHARACTER_PX / 2 / scale
-        clear = all(abs(y - b) > _NAME_PX / scale or abs(x - a) > half + other for a, b, other in placed)
+        inside = min(max(x, left + half), right - half)
+        clear = all(abs(y - b) > _NAME_PX / scale or abs(inside - a) > half + other for a, b, other in placed)
         if clear and left <= x <= right and bottom <= y <= top:
-            placed.append((x, y, half))
-            kept.append((text, x, y))
+            placed.append((inside, y, half))
+            kept.append((text, inside, y))
     return kept
 
 

@@ -76,12 +76,25 @@ def delete_uploads(settings: Settings, sources: Iterable[str]) -> None:
 
 def safe_name(name: str) -> str:
     """A file name without folders, control characters or a dot in front, its extension kept."""
-    bare = unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2])
-    bare = _NOT_IN_NAMES.sub("_", bare).strip().lstrip(".~$")
+    bare = _bare(name)
     stem, dot, extension = bare.rpartition(".") if "." in bare else ("", ".", bare)
-    while len(stem.encode("utf-8", "replace")) > 2 * _LONGEST_NAME:
-        stem = truncate_graphemes(stem, len(stem) - 8)
-    return f"{truncate_graphemes(stem, _LONGEST_NAME) or 'document'}{dot}{extension[:10]}"
+    return f"{_shortened(stem) or 'document'}{dot}{extension[:10]}"
+
+
+def safe_folder_name(name: str) -> str:
+    """A name for a folder of ours, within the folder that it is made in."""
+    return _shortened(_bare(name)) or "unnamed"
+
+
+def _bare(name: str) -> str:
+    last = unicodedata.normalize("NFC", name.replace("\\", "/").rpartition("/")[2])
+    return _NOT_IN_NAMES.sub("_", last).strip().lstrip(".~$")
+
+
+def _shortened(name: str) -> str:
+    while len(name.encode("utf-8", "replace")) > 2 * _LONGEST_NAME:
+        name = truncate_graphemes(name, len(name) - 8)
+    return truncate_graphemes(name, _LONGEST_NAME)
 
 
 def allowed_folders() -> list[Path]:

@@ -52,7 +52,7 @@ class Job:
     def progress(self) -> float | None:
         """Share that is done, in [0, 1]; None before the first report."""
         for event in reversed(self.events):
-            for done, total in (("bytes", "total_bytes"), ("step", "of")):  # of an ingest, of a training run
+            for done, total in (("bytes", "total_bytes"), ("step", "of"), ("chunks", "total_chunks")):
                 if event.get(total):
                     return min(max(float(event.get(done) or 0) / float(event[total]), 0.0), 1.0)
         return None

@@ -18,7 +18,7 @@ from search.results import Hit
 from search.settings import Settings, load_settings
 from ui import jobs
 from ui.corpus import index_options
-from ui.files import safe_name
+from ui.files import safe_folder_name
 from ui.resources import Library
 
 PASSAGES = 24
@@ -174,7 +174,7 @@ def recipes() -> list[str]:
 
 def start_training(settings: Settings, recipe: str, data: Path, name: str) -> str:
     """Start `training run`; a run of that name goes on where it stopped. Returns the job."""
-    out = runs_folder(settings) / safe_name(name)
+    out = runs_folder(settings) / safe_folder_name(name)
     resume = ["--resume"] if (out / "checkpoints").is_dir() else []
     arguments = ["run", recipe, "--data", str(data), "--out", str(out), "--json", *resume]
     return jobs.start("train", out.name, "training.cli", arguments)
@@ -188,7 +188,7 @@ def start_export(settings: Settings, name: str) -> str:
 
 def start_evaluation(settings: Settings, encoders: Sequence[str], data: Path, limit: int) -> str:
     """Start `training evaluate`; returns the job."""
-    out = settings.home.expanduser() / "evaluations" / safe_name(data.name)
+    out = settings.home.expanduser() / "evaluations" / safe_folder_name(data.name)
     arguments = ["evaluate", *encoders, "--data", str(data), "--limit", str(limit), "--out", str(out), "--json"]
     return jobs.start("evaluate", data.name, "training.cli", arguments)
 

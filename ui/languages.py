@@ -24,7 +24,7 @@ def language_name(code: str, *, reader: str | None = None) -> str:
     if code == UNDETERMINED:
         return "—"
     names = _locale(reader or code)
-    name = names.languages.get(code) if names else None
+    name = names.languages.get(code.replace("-", "_")) if names else None
     if not name and not reader:
         return language_name(code, reader="en")
     return str(name[0].upper() + name[1:]) if name else code

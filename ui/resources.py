@@ -59,7 +59,7 @@ def open_library() -> Library:
     is_sample = not settings.store and not has_index(settings) and has_index(load_settings(index=SAMPLE_INDEX))
     if is_sample:
         settings = load_settings(index=SAMPLE_INDEX)
-    engine = _engine(str(settings.index_folder), settings.store, _encoder_of(settings))
+    engine = _engine(str(settings.index_folder), settings.store, encoder_of(settings))
     engine.index()
     _warm_up(engine.settings.index_folder, engine)
     return Library(engine, is_sample)
@@ -70,7 +70,7 @@ def has_index(settings: Settings) -> bool:
     return IndexFolder(settings.index_folder).current_number() is not None
 
 
-def _encoder_of(settings: Settings) -> str:
+def encoder_of(settings: Settings) -> str:
     """The encoder asked for, else the one that the index was built with."""
     if "encoder" in settings.model_fields_set or settings.store or not has_index(settings):
         return settings.encoder
@@ -147,4 +147,3 @@ def _one_of_each_language(queries: Sequence[tuple[str, str]]) -> list[tuple[str,
         first.setdefault(language, (language, text))
     rest = [pair for pair in dict.fromkeys(queries) if pair not in first.values()]
     return [*first.values(), *rest]
-

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date
 from typing import Any
+from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -132,11 +133,15 @@ def commit(request: Request) -> None:
     write_url(request.as_parameters())
 
 
+def link_to(request: Request) -> str:
+    """Where the search page shows `request`, seen from the page of another name."""
+    parameters = _with_interface(request.as_parameters())
+    return f"./?{urlencode(parameters, doseq=True)}"
+
+
 def write_url(parameters: Mapping[str, str | list[str]]) -> None:
     """Make the URL say `parameters`, and the interface's language where one was chosen."""
-    chosen: dict[str, Any] = dict(parameters)
-    if st.session_state.get(INTERFACE):
-        chosen[INTERFACE] = st.session_state[INTERFACE]
+    chosen = _with_interface(parameters)
     wanted = {name: value if isinstance(value, list) else [value] for name, value in chosen.items()}
     if wanted != _read_url():
         st.query_params.from_dict(chosen)
@@ -160,6 +165,11 @@ def interface_language() -> str:
 def choose_interface_language(language: str) -> None:
     """Keep to this language in this session, and say it in the URL."""
     st.session_state[INTERFACE] = language
+
+
+def _with_interface(parameters: Mapping[str, str | list[str]]) -> dict[str, str | list[str]]:
+    chosen = st.session_state.get(INTERFACE)
+    return {**parameters, **({INTERFACE: str(chosen)} if chosen else {})}
 
 
 def _read_url() -> dict[str, list[str]]:

@@ -16,12 +16,11 @@ pytest.importorskip("streamlit", reason="the application needs the extra `ui`")
 
 @pytest.fixture(scope="session")
 def sample_index(tmp_path_factory: pytest.TempPathFactory, encoders: Path, repository: Path) -> Path:
-    """An index of the bundled corpus with its map, made by the commands in processes of their own."""
+    """An index of the bundled corpus with its map, made by the command in a process of its own."""
     index = tmp_path_factory.mktemp("ui") / "index"
     corpus = str(repository / "corpus" / "documents")
-    for arguments in (["ingest", corpus, "--json"], ["map", "--json"]):
-        command = [sys.executable, "-m", "indexer.cli", *arguments, "--index", str(index)]
-        subprocess.run(command, check=True, capture_output=True, cwd=repository)
+    command = [sys.executable, "-m", "indexer.cli", "ingest", corpus, "--map", "--json", "--index", str(index)]
+    subprocess.run(command, check=True, capture_output=True, cwd=repository)
     return index
 
 

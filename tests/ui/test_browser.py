@@ -169,8 +169,8 @@ def test_back_goes_to_the_search_before(page: Any, server: str) -> None:
     ask(page, "sourdough")
     page.go_back()
     page.wait_for_url(re.compile("q=water"))
-    settle(page)
-    assert page.get_by_label(ENGLISH["search.field"]).input_value() == "water after a flood"
+    field = page.get_by_label(ENGLISH["search.field"])
+    playwright.expect(field).to_have_value("water after a flood", timeout=TIMEOUT_MS)
 
 
 def test_translations_fold_and_a_document_opens(page: Any, server: str) -> None:
@@ -178,7 +178,7 @@ def test_translations_fold_and_a_document_opens(page: Any, server: str) -> None:
     also = page.locator("details.also").first
     also.locator("summary").click()
     assert also.locator("li").count() >= 1
-    page.get_by_role("button", name=ENGLISH["search.open"]).first.click()
+    page.locator(".st-key-open-1 button").click()
     page.get_by_role("dialog").locator(".document-part.found").wait_for()
 
 
@@ -207,6 +207,11 @@ def test_explore_and_brush_the_map(page: Any, server: str) -> None:
     page.mouse.up()
     page.locator("ul.documents li").first.wait_for()
     assert page.locator("ul.documents li").count() > 20
+    title = page.locator("ul.documents a").first.inner_text()
+    page.locator("ul.documents a").first.click()
+    page.locator("article.hit").first.wait_for()
+    page.locator(".st-key-open-like button").click()
+    assert title in page.get_by_role("dialog").inner_text()
 
 
 def test_upload_and_find_the_upload(browser: Any, encoders: Path, tmp_path: Path) -> None:
@@ -262,7 +267,7 @@ def test_password_is_asked_once_and_remembered_by_the_browser(
         page.set_default_timeout(TIMEOUT_MS)
         go(page, f"{address}/?q=water")
         assert page.locator("article.hit").count() == 0
-        page.get_by_label(ENGLISH["access.password"]).fill("sésame")
+        page.get_by_label(ENGLISH["access.password"], exact=True).fill("sésame")
         page.get_by_role("button", name=ENGLISH["access.enter"]).click()
         page.locator("article.hit").first.wait_for()
         go(page, f"{address}/?q=water")
@@ -317,7 +322,7 @@ def test_twenty_sessions_search_at_once_without_an_error(browser: Any, server: s
         page.goto(f"{server}/?q={query}")
     for page, query in zip(pages, queries, strict=True):
         page.locator("article.hit").first.wait_for()
-        assert page.get_by_label(ENGLISH["search.field"]).input_value() == query
+        playwright.expect(page.get_by_label(ENGLISH["search.field"])).to_have_value(query, timeout=TIMEOUT_MS)
         assert page.locator('[data-testid="stException"], .notice-problem').count() == 0
     for context in contexts:
         context.close()

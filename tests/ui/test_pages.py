@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +141,27 @@ def test_other_pages_draw_with_the_facts_of_the_index(page: str) -> None:
     assert ("153" if page == "corpus" else "panlingua-e5-small") in html(open_page(page))
 
 
+def test_an_adapted_encoder_shows_its_verdict_and_can_be_put_to_use(home: Path) -> None:
+    figures = [{"name": "own", "overall": {"before": 0.5, "after": 0.625}}]
+    report = {"recommended": False, "reason": "verliert in 日本語 <b>", "domain": figures, "general": []}
+    folder = home / "trained" / "medizin"
+    folder.mkdir(parents=True)
+    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    app = open_page("encoders")
+    drawn = html(app)
+    assert load_messages("en")["encoders.not_recommended"] in drawn
+    assert "verliert in 日本語 &lt;b&gt;" in drawn
+    assert "0.625" in drawn
+    app.button(key="use-medizin").click().run()
+    (job,) = jobs.jobs(kinds=("reindex",))
+    assert job.about == "medizin"
+    wait_for(lambda: (now := jobs.job_of(job.id)) is not None and now.state is not jobs.State.RUNNING)
+    ended = jobs.job_of(job.id)
+    assert ended is not None
+    assert ended.state is jobs.State.FAILED  # there is only the report in that folder
+    assert "medizin" in ended.problem
+
+
 def test_a_damaged_request_is_a_message_and_not_a_traceback() -> None:
     app = open_page(q="water", lang="klingon")
     assert 'class="notice notice-problem"' in html(app)
@@ -190,9 +212,9 @@ def test_a_failing_job_says_why(home: Path) -> None:
 
 
 def test_a_job_can_be_stopped(home: Path) -> None:
-    job_id = jobs.start("ingest", "long", "timeit", ["-n", "1", "-r", "1", "import time; time.sleep(600)"])
-    wait_for(lambda: (home / "jobs" / job_id / "output.jsonl").exists())
-    time.sleep(2)  # so that the interpreter is past its start
+    waits = 'print(\'{"at": "waiting"}\', flush=True); import time; time.sleep(600)'
+    job_id = jobs.start("ingest", "long", "timeit", ["-n", "1", "-r", "1", waits])
+    wait_for(lambda: (job := jobs.job_of(job_id)) is not None and job.at == "waiting")
     jobs.stop(job_id)
     wait_for(lambda: (job := jobs.job_of(job_id)) is not None and job.state is not jobs.State.RUNNING, 30)
     job = jobs.job_of(job_id)

@@ -15,6 +15,7 @@ from search.records import Chunk
 from search.results import Hit, Mode
 from search.text import truncate_graphemes
 from ui import exports, files
+from ui.components.hits import title_end
 from ui.components.markup import plain, tag
 from ui.components.passages import Span, excerpt, marked, whole_text
 from ui.languages import day, direction_of, language_name, number
@@ -54,6 +55,7 @@ def test_names_directions_and_numbers() -> None:
         "日本語", "العربية", "ไทย", "हिन्दी", "עברית",
     ]  # fmt: skip
     assert language_name("ja", reader="fr") == "Japonais"
+    assert [language_name("zh-Hans"), language_name("zh-Hant")] == ["简体中文", "繁體中文"]
     assert language_name("und") == "—"
     assert language_name("xx-unknown") == "xx-unknown"
     assert [direction_of(code) for code in ("ar", "fa", "he", "ur", "ja", "nonsense")] == ["rtl"] * 4 + ["ltr"] * 2
@@ -109,6 +111,17 @@ def test_excerpt_begins_near_the_marked_sentence_and_leaves_out_the_title() -> N
     assert str(excerpt("Titel", [], after=5)) == "Titel"
 
 
+def test_excerpt_ends_with_a_whole_word_and_keeps_lines() -> None:
+    shown = re.sub(r"<[^>]+>", "", str(excerpt("Überschrift\n\n\n" + "Donaudampfschifffahrt " * 40, [], limit=60)))
+    assert shown == "Überschrift\nDonaudampfschifffahrt Donaudampfschifffahrt …"
+
+
+def test_what_stands_above_a_passage_is_not_repeated_in_it() -> None:
+    chunk = Chunk("d", 0, "# Tee\n\n## Wasser\nEs kocht.", title="Tee", headings=("Tee", "Wasser"), lang="de")
+    assert chunk.text[title_end(chunk) :].strip() == "Es kocht."
+    assert title_end(Chunk("d", 0, "Es kocht.", title="Tee", headings=("Wasser",))) == 0
+
+
 def test_excerpt_never_cuts_a_grapheme() -> None:
     family = "👩‍👩‍👧"
     shown = re.sub(r"<[^>]+>", "", str(excerpt(family * 300, []))).removesuffix(" …")
@@ -142,7 +155,7 @@ def test_nonsense_in_the_url_counts_as_not_said(parameters: dict[str, list[str]]
 
 
 def test_csv_is_safe_to_open_and_complete() -> None:
-    chunk = Chunk("d", 0, "=HYPERLINK(1)", title="Zwei\nZeilen, \"Zitat\"", lang="de", source="ä.md")
+    chunk = Chunk("d", 0, "=HYPERLINK(1)", title='Zwei\nZeilen, "Zitat"', lang="de", source="ä.md")
     content = exports.as_csv([Hit(1, 0.5, chunk)]).decode("utf-8-sig")
     rows = list(csv.DictReader(io.StringIO(content, newline="")))
     assert rows[0]["text"] == "'=HYPERLINK(1)"
@@ -173,6 +186,13 @@ def test_uploads_keep_their_names_within_the_folder(tmp_path: Path, name: str, k
     paths = files.save_uploads([Sent(name)], tmp_path / "uploads")
     assert [path.name for path in paths] == [kept]
     assert [path.name for path in (tmp_path / "uploads").iterdir()] == [kept]
+
+
+def test_names_of_runs_stay_within_their_folder() -> None:
+    names = ["run-1", "médecine", "../../etc", "..", "v1.2", "a\x00b", "長" * 500]
+    safe = [files.safe_folder_name(name) for name in names]
+    assert safe[:6] == ["run-1", "médecine", "etc", "unnamed", "v1.2", "a_b"]
+    assert 0 < len(safe[6].encode()) <= 255
 
 
 def test_long_names_of_uploads_fit_on_the_disk(tmp_path: Path) -> None:

@@ -23,10 +23,14 @@ MAP_CONFIG = {
     "displaylogo": False, "responsive": True, "scrollZoom": True, "displayModeBar": True,
     "modeBarButtonsToRemove": ["toImage", "autoScale2d", "zoomIn2d", "zoomOut2d"],
 }  # fmt: skip
-_MAP_HEIGHT = 620
+_MAP_HEIGHT = 600
 _NAME_CHARS = 34
+_NAME_ABOVE = 14
 _NO_AXIS = {"visible": False, "showgrid": False, "zeroline": False}
 _CLEAR = "rgba(0,0,0,0)"
+_WEAK_TO_STRONG = [[0, "#c4633a"], [0.5, "#d8c99a"], [1, "#0c718e"]]
+_MOST_FIGURES = 14
+"""Columns of a heat map up to which its figures can be read; beyond, they show under the pointer."""
 _MARGIN = {"l": 0, "r": 0, "t": 10, "b": 0}
 
 
@@ -54,8 +58,8 @@ def matrix_figure(
 
     figure = go.Figure(
         go.Heatmap(
-            z=matrix.values, x=list(names), y=list(row_names), colorscale="Teal", zmin=0, zmax=1,
-            texttemplate="%{z:.2f}",
+            z=matrix.values, x=list(names), y=list(row_names), colorscale=_WEAK_TO_STRONG, zmin=0, zmax=1,
+            texttemplate="%{z:.2f}" if len(names) <= _MOST_FIGURES else None,
             colorbar={"title": matrix.metric, "thickness": 12}, hovertemplate="%{y} → %{x}: %{z:.3f}<extra></extra>",
             hoverongaps=False, xgap=2, ygap=2,
         )
@@ -88,8 +92,12 @@ def map_figure(
     names: Sequence[tuple[str, float, float]],
     rest: str,
     found_name: str,
+    legend: bool,
 ) -> Figure:
-    """The map: a point for each passage in the colour of its group, what a search finds on top, topics by name."""
+    """The map: a point for each passage in the colour of its group, what a search finds on top, topics by name.
+
+    The names are drawn in the theme's colour; the style sheet gives them a rim, so that they show on any point.
+    """
     import plotly.graph_objects as go
 
     small = 4 if sum(len(group.rows) for group in groups) > 5_000 else 8
@@ -103,15 +111,12 @@ def map_figure(
         figure.add_trace(_points(found, lit, found_name, marker))
     ranges = exploring.view_of(found)
     for name, x, y in exploring.uncrowded([(_short(name), x, y) for name, x, y in names], ranges):
-        figure.add_annotation(
-            x=x, y=y, text=name, showarrow=False, bgcolor="rgba(255,255,255,.82)", borderpad=3,
-            font={"size": 12, "color": "#1b2327"},
-        )  # fmt: skip
+        figure.add_annotation(x=x, y=y, text=name, showarrow=False, yshift=_NAME_ABOVE, font={"size": 13})
     figure.update_layout(
         height=_MAP_HEIGHT, margin=_MARGIN, paper_bgcolor=_CLEAR, plot_bgcolor=_CLEAR, dragmode="lasso",
         xaxis={**_NO_AXIS, "range": ranges[0]}, yaxis={**_NO_AXIS, "range": ranges[1], "scaleanchor": "x"},
         uirevision="map", modebar={"bgcolor": _CLEAR, "color": "#7d8990", "activecolor": "#0b5c7a"},
-        legend={"orientation": "h", "y": -0.02, "itemsizing": "constant"},
+        showlegend=legend, legend={"orientation": "h", "y": -0.02, "itemsizing": "constant"},
     )  # fmt: skip
     return figure
 
@@ -133,7 +138,7 @@ def _points(found: DocumentMap, rows: Sequence[int], name: str, marker: Mapping[
     titles = [_short(found.titles[row] or found.document_ids[row], 70) for row in rows]
     return go.Scattergl(
         x=found.xy[rows, 0], y=found.xy[rows, 1], mode="markers", name=name, marker=dict(marker), customdata=list(rows),
-        text=titles, hovertemplate="%{text}<extra></extra>", selected={"marker": {"opacity": 1}},
+        text=titles, hovertemplate="%{text}<extra>%{fullData.name}</extra>", selected={"marker": {"opacity": 1}},
         unselected={"marker": {"opacity": 0.12}},
     )  # fmt: skip
 

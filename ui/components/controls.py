@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import date
 
 import streamlit as st
@@ -15,7 +16,9 @@ from ui.messages import Speaker
 from ui.resources import Library
 from ui.state import Request, set_widgets
 
-_MOST_LANGUAGES = 40
+_LANGUAGES_FIRST = 8
+_MOST_LANGUAGES = 60
+_ALL_LANGUAGES = "all-languages"
 
 
 def draw_controls(library: Library, request: Request, found: Facets, say: Speaker) -> None:
@@ -49,26 +52,40 @@ def draw_controls(library: Library, request: Request, found: Facets, say: Speake
 
 def request_of_widgets(request: Request) -> Request:
     """What the widgets say now; `request` fills in what they do not hold."""
-    state = st.session_state
+    held = {item.name: st.session_state.get(item.name, getattr(request, item.name)) for item in fields(request)}
     return Request(
-        q=str(state.get("q") or "").strip(), like=str(state.get("like") or ""), mode=state.get("mode") or request.mode,
-        balance=round(float(state.get("balance", request.balance)), 2), lang=tuple(state.get("lang") or ()),
-        folder=tuple(state.get("folder") or ()), since=_iso(state.get("since")), until=_iso(state.get("until")),
-        spoken=str(state.get("spoken") or ""), diverse=round(float(state.get("diverse") or 0.0), 2),
-        fold=bool(state.get("fold", request.fold)), closely=bool(state.get("closely", request.closely)),
-        page=int(state.get("page") or 1),
+        q=str(held["q"] or "").strip(), like=str(held["like"] or ""), mode=held["mode"] or request.mode,
+        balance=round(float(held["balance"]), 2), lang=tuple(held["lang"] or ()), folder=tuple(held["folder"] or ()),
+        since=_iso(held["since"]), until=_iso(held["until"]), spoken=str(held["spoken"] or ""),
+        diverse=round(float(held["diverse"] or 0.0), 2), fold=bool(held["fold"]), closely=bool(held["closely"]),
+        page=int(held["page"] or 1),
     )  # fmt: skip
 
 
 def _language_facet(library: Library, request: Request, found: Facets, say: Speaker) -> None:
-    """Languages of what was found; once one is chosen, the others of the index as well, to go on to."""
+    """The most frequent languages of what was found, all of them when asked for.
+
+    Once one is chosen, the others of the index are there as well, to go on to.
+    """
     counts = dict(found.get("lang", ()))
     others = library.engine.index().languages if request.lang else ()
     options = list(dict.fromkeys([*list(counts)[:_MOST_LANGUAGES], *request.lang, *others]))
+    shows_all = bool(st.session_state.get(_ALL_LANGUAGES))
+    shown = options if shows_all else dict.fromkeys([*options[:_LANGUAGES_FIRST], *request.lang])
     st.pills(
-        say("filter.language"), options, selection_mode="multi", key="lang", on_change=_first_page, wrap=True,
+        say("filter.language"), list(shown), selection_mode="multi", key="lang", on_change=_first_page, wrap=True,
         format_func=lambda code: plain(language_name(code)) + _count(counts.get(code), say),
     )  # fmt: skip
+    if len(options) > _LANGUAGES_FIRST:
+        label = "filter.fewer_languages" if shows_all else "filter.all_languages"
+        st.button(
+            say(label, count=number(len(options), say.language)), key="more-languages", type="tertiary",
+            on_click=_show_all_languages, args=(not shows_all,),
+        )  # fmt: skip
+
+
+def _show_all_languages(wanted: bool) -> None:
+    st.session_state[_ALL_LANGUAGES] = wanted
 
 
 def _folder_facet(library: Library, request: Request, found: Facets, say: Speaker) -> None:
@@ -76,7 +93,7 @@ def _folder_facet(library: Library, request: Request, found: Facets, say: Speake
     options = list(dict.fromkeys([*counts, *request.folder]))
     if options:
         st.multiselect(
-            say("filter.folder"), options, key="folder", on_change=_first_page, placeholder="",
+            say("filter.folder"), options, key="folder", on_change=_first_page, placeholder=say("filter.any"),
             format_func=lambda name: f"{name} ({number(counts[name], say.language)})" if name in counts else name,
         )  # fmt: skip
 
@@ -88,8 +105,8 @@ def _count(documents: int | None, say: Speaker) -> str:
 def _dates(library: Library, say: Speaker) -> None:
     if not resources.has_dates(library, library.state):
         return
-    for column, key in zip(st.columns(2), ("since", "until"), strict=True):
-        column.date_input(
+    for key in ("since", "until"):
+        st.date_input(
             say(f"filter.{key}"), value=None, min_value=date(1000, 1, 1), max_value=date(9999, 12, 31), key=key,
             format="YYYY-MM-DD", on_change=_first_page,
         )  # fmt: skip
@@ -104,4 +121,4 @@ def _clear_filters(request: Request) -> None:
 
 
 def _iso(value: object) -> str:
-    return value.isoformat() if isinstance(value, date) else ""
+    return value.isoformat() if isinstance(value, date) else str(value or "")

@@ -8,10 +8,9 @@ from markupsafe import Markup
 from search.results import Hit
 from ui import corpus
 from ui.components.hits import spans_of, title_of, where_line
-from ui.components.markup import draw, tag
+from ui.components.markup import draw, plain, tag
 from ui.components.passages import Span, marked, passage, whole_text
 from ui.files import source_path
-from ui.languages import direction_of
 from ui.messages import Speaker
 from ui.resources import Library
 
@@ -19,12 +18,11 @@ from ui.resources import Library
 def show_document(library: Library, hit: Hit, say: Speaker) -> None:
     """Open the dialog."""
 
-    @st.dialog(say("search.open"), width="large")
+    @st.dialog(plain(title_of(hit.chunk)), width="medium")
     def dialog() -> None:
         chunk = hit.chunk
-        title = tag("h2", title_of(chunk), lang=chunk.lang, dir=direction_of(chunk.lang, chunk.script))
-        draw(tag("div", title, where_line(chunk, library.engine.index().languages, say), class_="hit"))
-        draw(tag("p", say("document.whole"), class_="hint"))
+        where = where_line(chunk, library.engine.index().languages, say)
+        draw(tag("div", where, tag("p", say("document.whole"), class_="hint"), class_="hit"))
         _offer_file(library, chunk.source, say)
         draw(_text(library, hit))
 

@@ -19,6 +19,10 @@ _SET_DOCUMENT = """
 export default function ({ data }) {
   document.documentElement.lang = data.lang;
   document.documentElement.dir = data.dir;
+  document.documentElement.style.setProperty("--say-choose", JSON.stringify(data.choose));
+  // Sliders run in the direction of the browser's language, whatever that of the page is.
+  const browser = new Intl.Locale(navigator.language).maximize();
+  document.documentElement.dataset.sliders = /^(Arab|Hebr|Thaa|Nkoo|Adlm|Syrc)$/.test(browser.script) ? "rtl" : "ltr";
   if (data.token) {
     const secure = location.protocol === "https:" ? "; Secure" : "";
     document.cookie = `${data.cookie}=${data.token}; Path=/; SameSite=Strict${secure}`;
@@ -30,7 +34,11 @@ export default function ({ data }) {
 def draw_frame(say: Speaker) -> None:
     """Style the page and tell the browser its language and direction, for screen readers and line breaking."""
     st.html(STYLE)
-    data = {"lang": say.language, "dir": direction_of(say.language), "cookie": COOKIE, "token": token_to_keep()}
+    st.logo(ICON, size="large")
+    data = {
+        "lang": say.language, "dir": direction_of(say.language), "choose": say("corpus.choose"),
+        "cookie": COOKIE, "token": token_to_keep(),
+    }  # fmt: skip
     with st.container(key="document-settings", height=1, border=False):
         v2.component("panlingua.document", js=_SET_DOCUMENT)(data=data, key="document")
 

@@ -32,16 +32,17 @@ def hit_card(hit: Hit, languages: Sequence[str], say: Speaker) -> Markup:
 
 def also_in(others: Sequence[Chunk], languages: Sequence[str], say: Speaker) -> Markup:
     """The translations that the hit stands for: their languages, and opened their titles and passages."""
-    tags = Markup(", ").join(language_tag(chunk.lang, languages) for chunk in others)
+    tags = tag("span", *[language_tag(chunk.lang, languages) for chunk in others], class_="languages")
     items = [
         tag(
-            "li", language_tag(chunk.lang, languages), " ",
+            "li",
             tag("strong", title_of(chunk), lang=chunk.lang, dir=direction_of(chunk.lang, chunk.script)),
+            where_line(chunk, languages, say),
             passage(chunk, excerpt(chunk.text, (), after=title_end(chunk), limit=_OTHER_CHARS)),
         )
         for chunk in others
     ]  # fmt: skip
-    return tag("details", tag("summary", say("hit.also_in"), " ", tags), tag("ul", *items), class_="also")
+    return tag("details", tag("summary", say("hit.also_in"), tags), tag("ul", *items), class_="also")
 
 
 def title_of(chunk: Chunk) -> str:
@@ -50,9 +51,13 @@ def title_of(chunk: Chunk) -> str:
 
 
 def title_end(chunk: Chunk) -> int:
-    """Where the passage's own text begins, when it begins with the title that stands above it."""
-    begins = len(chunk.text) - len(chunk.text.lstrip("#* \n"))
-    return begins + len(chunk.title) if chunk.title and chunk.text.startswith(chunk.title, begins) else 0
+    """Where the passage's own text begins, when it begins with the title or the heading that stand above it."""
+    end = 0
+    for above in (chunk.title, chunk.headings[-1] if chunk.headings else ""):
+        begins = len(chunk.text) - len(chunk.text[end:].lstrip("#* \n"))
+        if above and chunk.text.startswith(above, begins):
+            end = begins + len(above)
+    return end
 
 
 def where_line(chunk: Chunk, languages: Sequence[str], say: Speaker) -> Markup:

@@ -10,7 +10,7 @@ import streamlit as st
 from ui import jobs
 from ui.components.markup import draw, notice, plain, tag
 from ui.jobs import Job, State
-from ui.languages import number
+from ui.languages import number, percent
 from ui.messages import Speaker
 
 _LOOK_EVERY_S = 1.0
@@ -40,16 +40,20 @@ def _draw_job(job: Job, say: Speaker) -> None:
         with st.container(border=True, key=f"job-{job.id}"):
             share = job.progress
             draw(tag("strong", what, dir="auto"))
-            st.progress(share or 0.0, text=plain(job.at) or say("job.starting"))
+            percentage = percent(share, say.language) if share is not None else say("job.starting")
+            st.progress(share or 0.0, text=plain(f"{percentage} {job.at}".strip()))
             st.button(say("job.stop"), key=f"stop-{job.id}", on_click=jobs.stop, args=(job.id,))
     elif job.state is State.DONE:
-        notice(_told(job.summary, say), kind="good", title=what)
+        if told := _told(job.summary, say):
+            notice(told, kind="good", title=what)
+    elif job.state is State.STOPPED:
+        notice(say("job.stopped"), title=what)
     else:
-        notice(job.problem or say(f"job.{job.state}"), kind="problem", title=what)
+        notice(job.problem or say("job.failed"), kind="problem", title=what)
 
 
 def _told(summary: dict[str, Any], say: Speaker) -> str:
-    """The end of an ingest or a removal in a sentence."""
+    """The end of a job in a sentence; nothing of a job whose outcome shows on the page."""
     if summary.get("event") == "summary":
         names = ("documents", "chunks", "removed")
         counts = {name: number(int(summary.get(name) or 0), say.language) for name in names}
@@ -57,6 +61,9 @@ def _told(summary: dict[str, Any], say: Speaker) -> str:
         said = say("job.ingested", **counts, skipped=number(len(skipped), say.language))
         reasons = [f"{row['source']}: {row['reason']}" for row in skipped[:5]]
         return "\n".join([said, *reasons])
+    if summary.get("event") == "verdict":
+        verdict = say("encoders.recommended" if summary.get("recommended") else "encoders.not_recommended")
+        return f"{verdict}: {summary.get('reason', '')}"
     if summary.get("event") == "removed":
         return say("job.removed", documents=number(len(summary.get("documents") or []), say.language))
-    return say("job.done")
+    return ""

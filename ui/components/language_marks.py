@@ -10,28 +10,37 @@ from markupsafe import Markup
 from ui.components.markup import tag
 from ui.languages import direction_of, language_name, number
 
-_GOLDEN_ANGLE = 137.508
-_LIGHTNESS = (46, 58, 40)
+_COLOURS = (
+    "#0c718e", "#fa8c58", "#35cb90", "#9c3201", "#ae93fc", "#777f02", "#94489c", "#0abdfb", "#aa7b7d", "#b6ac18",
+    "#f284bf", "#6772d5", "#569d9d", "#0d6d3a", "#764d5d", "#c15d0b", "#514e9f", "#24a25b", "#b64464", "#715706",
+    "#bb6cc2", "#9baed5", "#bea37e", "#e26a72", "#1792d4", "#716c92", "#c6870d", "#517d67", "#838cbb", "#89bba7",
+    "#839960", "#926747",
+)  # fmt: skip
+"""Each as far as can be, in OKLab, from those before it; legible on white and on dark."""
 UNKNOWN = "hsl(200, 8%, 55%)"
 
 
 def colour_of(language: str, languages: Sequence[str]) -> str:
     """Colour of a language, by its place among the languages of the index."""
-    if language not in languages:
-        return UNKNOWN
-    return colour_at(languages.index(language))
+    known = next((name for name in (language, language.partition("-")[0]) if name in languages), None)
+    return UNKNOWN if known is None else colour_at(languages.index(known))
 
 
 def colour_at(place: int) -> str:
-    """The colour of that number; those of neighbouring numbers are far apart."""
-    hue = (200 + place * _GOLDEN_ANGLE) % 360
-    return f"hsl({hue:.0f}, 52%, {_LIGHTNESS[place % 3]}%)"
+    """The colour of that number; beyond the 32nd they come again."""
+    return _COLOURS[place % len(_COLOURS)]
 
 
 def language_tag(language: str, languages: Sequence[str]) -> Markup:
     """The language's name in itself, with its colour."""
     name = tag("bdi", language_name(language), lang=language, dir=direction_of(language))
     return tag("span", _dot(language, languages), name, class_="lang-tag")
+
+
+def language_names(languages: Iterable[str]) -> Markup:
+    """Names in themselves, in one line."""
+    names = [tag("bdi", language_name(lang), lang=lang, dir=direction_of(lang)) for lang in languages]
+    return Markup(", ").join(names)
 
 
 def language_spread(found: Iterable[str], languages: Sequence[str], *, label: str, reader: str) -> Markup:

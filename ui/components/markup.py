@@ -34,9 +34,15 @@ def plain(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
-def draw(markup: Markup) -> None:
+def draw(markup: Markup, *, width: Literal["stretch", "content"] = "stretch") -> None:
     """Put an element on the page."""
-    st.html(str(markup))
+    st.html(str(markup), width=width)
+
+
+def page_head(title: str, lead: str = "", *, wide: bool = False) -> None:
+    """A page's title, and in a sentence what it is for."""
+    heading = tag("h1", title, class_="page-title wide-page" if wide else "page-title")
+    draw(tag("header", heading, tag("p", lead, class_="page-lead") if lead else None, class_="page-head"))
 
 
 def notice(message: str, *, kind: Literal["info", "problem", "good"] = "info", title: str = "") -> None:

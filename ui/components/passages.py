@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from ui.languages import direction_of
 
 EXCERPT_CHARS = 380
 _LEAD_CHARS = 110
+_WORD_CHARS = 30
+_EMPTY_LINES = re.compile(r"\s*\n\s*")
 
 
 class Span(NamedTuple):
@@ -45,10 +48,26 @@ def excerpt(text: str, spans: Sequence[Span], *, after: int = 0, limit: int = EX
     focus = next((span.start for span in spans if span.kind == "sentence"), min((s.start for s in spans), default=0))
     start = _line_start(text, focus) if len(text) - after > limit else 0
     start = max(start, after)
-    lead = "… " if start > after else ""
-    shown = truncate_graphemes(text[start:], limit, ellipsis=" …")
+    start += len(text[start:]) - len(text[start:].lstrip())
+    lead = "… " if text[after:start].strip() else ""
+    rest = text[start:].rstrip()
+    shown = truncate_graphemes(rest, limit)
+    if shown != rest:
+        shown = shown[: _word_end(shown)].rstrip()
     within = [Span(max(span.start - start, 0), min(span.end - start, len(shown)), span.kind) for span in spans]
-    return Markup("{}{}").format(lead, marked(shown, [span for span in within if span.end > span.start]))
+    written = marked(shown, [span for span in within if span.end > span.start])
+    return Markup("{}{}{}").format(lead, _one_line_each(written), "" if shown == rest else " …")
+
+
+def _word_end(shown: str) -> int:
+    """Where to end a cut text: before the space nearest to its end, where there is one near."""
+    found = max(shown.rfind(space) for space in " \t\n")
+    return found if found > len(shown) - _WORD_CHARS else len(shown)
+
+
+def _one_line_each(written: Markup) -> Markup:
+    """Lines stay lines, without empty ones between them."""
+    return Markup(_EMPTY_LINES.sub("\n", written))
 
 
 def _line_start(text: str, focus: int) -> int:

@@ -30,7 +30,8 @@ def pairs(items: Iterable[tuple[str, str]]) -> Markup:
 
 
 def rows(head: Sequence[str], body: Iterable[Sequence[str]]) -> Markup:
-    """A table with a head."""
+    """A table with a head; a cell is text, or markup."""
     heads = tag("thead", tag("tr", *[tag("th", name, scope="col") for name in head]))
-    lines = [tag("tr", *[tag("td", tag("bdi", cell)) for cell in line]) for line in body]
+    written = [[cell if isinstance(cell, Markup) else tag("bdi", cell) for cell in line] for line in body]
+    lines = [tag("tr", *[tag("td", cell) for cell in line]) for line in written]
     return tag("table", heads, tag("tbody", *lines), class_="rows")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import streamlit as st
+from markupsafe import Markup
 
 from search.errors import PanlinguaError
 from search.settings import Settings, load_settings
 from ui import corpus, files, resources
 from ui.components import charts, tables
 from ui.components.job_list import draw_jobs
-from ui.components.language_marks import language_bars
-from ui.components.markup import draw, notice, tag
+from ui.components.language_marks import language_bars, language_names, language_tag
+from ui.components.markup import draw, notice, page_head, tag
 from ui.languages import day, language_name, number, size
 from ui.messages import Speaker
 from ui.resources import Library
@@ -25,7 +26,7 @@ _MOST_GAPS = 200
 def draw_corpus(library: Library, say: Speaker) -> None:
     """The whole page."""
     enter("corpus")
-    draw(tag("h1", say("page.corpus"), class_="page-title"))
+    page_head(say("page.corpus"))
     if library.is_sample:
         notice(say("corpus.sample"))
     _draw_facts(library, say)
@@ -52,14 +53,15 @@ def draw_adding(say: Speaker) -> None:
         limit = files.MAX_UPLOAD_BYTES // 2**20
         uploads = st.file_uploader(
             say("corpus.upload"), type=list(files.UPLOAD_KINDS), accept_multiple_files=True, max_upload_size=limit,
-            help=say("corpus.upload_help", size=limit),
         )  # fmt: skip
+        kinds = ", ".join(kind.upper() for kind in files.UPLOAD_KINDS)
+        draw(tag("p", f"{say('corpus.upload_help', size=limit)} {kinds}", class_="hint"))
         if st.form_submit_button(say("corpus.upload_go"), type="primary") and uploads:
             _add_uploads(settings, uploads, say)
     if not files.allowed_folders():
         return
     with st.form("folder", border=False):
-        text = st.text_input(say("corpus.folder"), placeholder=str(files.allowed_folders()[0]))
+        text = st.text_input(say("corpus.folder"), key="folder-path", placeholder=str(files.allowed_folders()[0]))
         if st.form_submit_button(say("corpus.folder_go")) and text:
             _add_folder(settings, text, say)
 
@@ -100,7 +102,10 @@ def _draw_facts(library: Library, say: Speaker) -> None:
 def _draw_documents(library: Library, say: Speaker) -> None:
     """Files of the index, found by name, and a way to remove them."""
     found = resources.sources(library, library.state)
-    wanted = st.text_input(say("corpus.find_file"), key="find-file", type="search", live=True).casefold()
+    typed = st.text_input(
+        say("corpus.find_file"), key="find-file", type="search", live=True, placeholder=say("page.search")
+    )
+    wanted = typed.casefold()
     shown = [row for row in found if wanted in row[0].casefold()]
     chosen = st.dataframe(
         {say("corpus.file"): [row[0] for row in shown], say("fact.chunks"): [row[1] for row in shown]},
@@ -135,22 +140,26 @@ def _draw_coverage(library: Library, say: Speaker) -> None:
     """Which documents lack which languages."""
     languages = library.engine.index().languages
     draw(tag("p", say("coverage.how"), class_="page-lead"))
-    wanted = st.multiselect(say("coverage.languages"), languages, format_func=language_name, key="coverage-languages")
+    wanted = st.multiselect(
+        say("coverage.languages"), languages, format_func=language_name, key="coverage-languages",
+        placeholder=say("filter.any"),
+    )  # fmt: skip
     gaps = [gap for gap in library.engine.gaps(wanted) if wanted or len(gap.documents) > 1]
     if not gaps:
         draw(tag("p", say("coverage.none"), class_="hint"))
         return
-    lines = [
-        (", ".join(gap.documents.values()), _names(list(gap.documents)), _names(gap.missing))
-        for gap in gaps[:_MOST_GAPS]
-    ]
-    draw(tables.rows((say("corpus.file"), say("coverage.has"), say("coverage.lacks")), lines))
+    lines = [(_existing(gap.documents, languages), language_names(gap.missing)) for gap in gaps[:_MOST_GAPS]]
+    draw(tables.rows((say("coverage.has"), say("coverage.lacks")), lines))
     if len(gaps) > _MOST_GAPS:
         draw(tag("p", say("coverage.more", documents=number(len(gaps) - _MOST_GAPS, say.language)), class_="hint"))
 
 
-def _names(languages: Sequence[str]) -> str:
-    return ", ".join(map(language_name, languages))
+def _existing(documents: Mapping[str, str], languages: Sequence[str]) -> Markup:
+    """A family's documents, each with its language before it."""
+    items = [
+        tag("li", language_tag(lang, languages), " ", tag("bdi", document)) for lang, document in documents.items()
+    ]
+    return tag("ul", *items, class_="family")
 
 
 def _draw_health(library: Library, say: Speaker) -> None:
@@ -159,7 +168,7 @@ def _draw_health(library: Library, say: Speaker) -> None:
     with st.spinner(say("corpus.looking")):
         state = corpus.condition(library, library.state)
     rows = [
-        (say("health.encoder"), f"{manifest.encoder} · {manifest.encoder_fingerprint} · {manifest.dimension} d"),
+        (say("health.encoder"), f"{manifest.encoder} · {manifest.encoder_fingerprint[:12]} · {manifest.dimension} d"),
         (say("health.size"), size(state.size_bytes, say.language)),
         (say("health.search"), say("health.exact" if manifest.chunks < resources.EXACT_BELOW else "health.graph")),
         (say("health.map"), say("health.map_fitted", chunks=number(manifest.chunks_at_fit, say.language))),

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import streamlit as st
 
 from search.errors import PanlinguaError
 from search.settings import Settings, load_settings
-from ui import corpus, files, laboratory
+from ui import adapting, corpus, files, laboratory
 from ui.components import charts
+from ui.components.adaptation import draw_adaptation
 from ui.components.hits import title_of
 from ui.components.job_list import draw_jobs
 from ui.components.language_marks import language_tag
-from ui.components.markup import draw, notice, tag
+from ui.components.markup import draw, notice, page_head, tag
+from ui.corpus import short_name
 from ui.laboratory import Matrix, Ranking, Run
 from ui.languages import direction_of, language_name, number
 from ui.messages import Speaker
 from ui.resources import Library
 from ui.state import enter
 
-JOB_KINDS = ("train", "export", "evaluate", "own", "reindex")
+JOB_KINDS = ("adapt", "train", "export", "evaluate", "own", "reindex")
 _SHOWN = 10
 _COMPARED = "compared"
 
@@ -28,20 +31,18 @@ _COMPARED = "compared"
 def draw_encoders(library: Library, say: Speaker) -> None:
     """The whole page."""
     enter("encoders")
-    draw(tag("h1", say("page.encoders"), class_="page-title"))
-    draw(tag("p", say("encoders.lead", encoder=library.engine.index().manifest.encoder), class_="page-lead"))
+    encoder = short_name(library.engine.index().manifest.encoder)
+    page_head(say("page.encoders"), say("encoders.lead", encoder=encoder))
     draw_jobs(JOB_KINDS, say)
-    comparing, evaluating, training, using = st.tabs(
-        [say(f"encoders.{name}") for name in ("compare", "evaluate", "train", "use")]
-    )
-    with comparing:
-        _draw_comparison(library, say)
-    with evaluating:
-        _draw_evaluation(library, say)
-    with training:
-        _draw_training(say)
-    with using:
-        _draw_use(library, say)
+    draws: dict[str, Callable[[Library, Speaker], None]] = {
+        "compare": _draw_comparison, "evaluate": _draw_evaluation, "adapt": draw_adaptation, "train": _draw_training,
+        "use": _draw_use,
+    }  # fmt: skip
+    if not adapting.can_adapt():
+        del draws["adapt"]
+    for tab, draw_tab in zip(st.tabs([say(f"encoders.{name}") for name in draws]), draws.values(), strict=True):
+        with tab:
+            draw_tab(library, say)
 
 
 def _draw_comparison(library: Library, say: Speaker) -> None:
@@ -50,8 +51,9 @@ def _draw_comparison(library: Library, say: Speaker) -> None:
     with st.form("compare", border=False):
         query = st.text_input(say("encoders.query"), key="compare-query")
         chosen = st.multiselect(
-            say("page.encoders"), known, default=known[:2], format_func=_short, max_selections=3, key="compare-encoders"
-        )
+            say("page.encoders"), known, default=known[:2], format_func=short_name, max_selections=3,
+            key="compare-encoders", placeholder=say("filter.any"),
+        )  # fmt: skip
         asked = st.form_submit_button(say("encoders.compare_go"), type="primary")
     if asked and query.strip() and chosen:
         with st.spinner(say("encoders.comparing")):
@@ -78,7 +80,7 @@ def _draw_rankings(rankings: list[Ranking], languages: list[str], say: Speaker) 
             score = tag("span", number(round(cosine, 3), say.language), class_="moved")
             items.append(tag("li", title, tag("div", language_tag(chunk.lang, languages), " ", score, " ", moved)))
         with column:
-            draw(tag("h2", _short(ranking.encoder), class_="section-title"))
+            draw(tag("h2", short_name(ranking.encoder), class_="section-title"))
             draw(tag("ol", *items, class_="ranking"))
 
 
@@ -97,7 +99,9 @@ def _draw_evaluation(library: Library, say: Speaker) -> None:
         return
     with st.form("evaluate", border=False):
         known = laboratory.known_encoders(library)
-        chosen = st.multiselect(say("page.encoders"), known, default=known[:1], format_func=_short)
+        chosen = st.multiselect(
+            say("page.encoders"), known, default=known[:1], format_func=short_name, placeholder=say("filter.any")
+        )
         folder = st.text_input(say("encoders.sets"), placeholder=str(files.allowed_folders()[0]))
         limit = st.number_input(say("encoders.limit"), min_value=10, max_value=10_000, value=200, step=50)
         asked = st.form_submit_button(say("encoders.evaluate_go"))
@@ -107,7 +111,7 @@ def _draw_evaluation(library: Library, say: Speaker) -> None:
 
 
 def _draw_matrix(found: list[Matrix], say: Speaker) -> None:
-    labels = [f"{matrix.dataset} · {_short(matrix.encoder)}" for matrix in found]
+    labels = [f"{matrix.dataset} · {short_name(matrix.encoder)}" for matrix in found]
     place = st.selectbox(say("encoders.matrix"), range(len(found)), format_func=labels.__getitem__)
     matrix = found[place]
     figure = charts.matrix_figure(
@@ -118,7 +122,7 @@ def _draw_matrix(found: list[Matrix], say: Speaker) -> None:
     st.plotly_chart(figure, key="matrix", config=charts.CONFIG, alt=say("encoders.matrix_alt"))
 
 
-def _draw_training(say: Speaker) -> None:
+def _draw_training(library: Library, say: Speaker) -> None:
     settings = load_settings()
     found = laboratory.runs(settings)
     for run in found[:5]:
@@ -150,23 +154,18 @@ def _draw_run(run: Run, settings: Settings, say: Speaker) -> None:
 
 
 def _draw_use(library: Library, say: Speaker) -> None:
-    """Build the index anew with another encoder, beside the one that answers meanwhile."""
+    """Encode the index with another encoder, beside the one that answers meanwhile."""
     draw(tag("p", say("encoders.use_how"), class_="page-lead"))
-    if library.is_sample or library.engine.settings.store:
+    if library.engine.settings.store:
         draw(tag("p", say("encoders.use_own"), class_="page-lead"))
-        return
-    with st.spinner(say("corpus.looking")):
-        roots = corpus.condition(library, library.state).roots
-    if len(roots) != 1:
-        notice(say("encoders.use_one_folder", folders=len(roots)))
         return
     current = library.engine.index().manifest.encoder
     others = [name for name in laboratory.known_encoders(library) if name != current]
     with st.form("use", border=False):
-        chosen = st.selectbox(say("encoders.encoder"), others, format_func=_short)
+        chosen = st.selectbox(say("encoders.encoder"), others, format_func=short_name)
         asked = st.form_submit_button(say("encoders.use_go"), type="primary")
     if asked and chosen:
-        corpus.start_ingest(library.engine.settings, Path(roots[0]), about=_short(chosen), encoder=chosen)
+        corpus.start_reindex(library.engine.settings, chosen)
         st.rerun()
 
 
@@ -176,8 +175,3 @@ def _folder(text: str, say: Speaker) -> Path | None:
     except PanlinguaError as error:
         notice(str(error), kind="problem", title=say("problem"))
         return None
-
-
-def _short(encoder: str) -> str:
-    """The encoder's name without the folders before it."""
-    return encoder.rstrip("/").rpartition("/")[2]

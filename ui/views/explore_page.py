@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -14,14 +15,14 @@ from ui import exploring
 from ui.components import charts
 from ui.components.controls import request_of_widgets
 from ui.components.job_list import draw_jobs
-from ui.components.language_marks import language_tag
-from ui.components.markup import draw, notice, tag
-from ui.exploring import Colour
+from ui.components.language_marks import colour_at, language_tag
+from ui.components.markup import draw, notice, page_head, tag
+from ui.exploring import Colour, Group
 from ui.jobs import State, jobs
 from ui.languages import number
 from ui.messages import Speaker
 from ui.resources import Library
-from ui.state import begin, commit
+from ui.state import Request, begin, commit, link_to
 
 JOB_KINDS = ("map",)
 _MOST_NAMES = 14
@@ -32,8 +33,7 @@ _LEAST_YEARS = 2
 def draw_explore(library: Library, say: Speaker) -> None:
     """The whole page."""
     request = begin("explore")
-    draw(tag("h1", say("page.explore"), class_="page-title wide-page"))
-    draw(tag("p", say("explore.lead"), class_="page-lead"))
+    page_head(say("page.explore"), say("explore.lead"), wide=True)
     if any(job.state is not State.DONE for job in jobs(kinds=JOB_KINDS)[:1]):
         draw_jobs(JOB_KINDS, say)
     found = _load(library, say)
@@ -51,12 +51,14 @@ def draw_explore(library: Library, say: Speaker) -> None:
     request = request_of_widgets(request)
     commit(request)
     lit = exploring.lit_rows(library, found, request)
-    chosen = _draw_map(library, found, Colour(colour), lit, say)
-    _draw_chosen(library, found, chosen or lit, say, selected=bool(chosen))
-    topics, times = st.columns([3, 2], gap="large")
-    with topics:
-        _draw_topics(library, found, say)
-    with times:
+    plane, side = st.columns([5, 3], gap="large")
+    with plane, st.container(key="map-column"):
+        grouped = _grouped(library, found, Colour(colour), say)
+        chosen = _draw_map(found, grouped, lit, say, legend=colour != Colour.TOPIC)
+    with side:
+        if chosen or lit:
+            _draw_chosen(library, found, chosen or lit, request, say, selected=bool(chosen))
+        _draw_topics(library, found, grouped if colour == Colour.TOPIC else [], say)
         _draw_years(found, say)
 
 
@@ -81,14 +83,16 @@ def _offer_map(library: Library, say: Speaker, why: str, label: str) -> None:
         st.rerun()
 
 
-def _draw_map(library: Library, found: DocumentMap, colour: Colour, lit: list[int], say: Speaker) -> list[int]:
-    """Draw the map and return the rows that are chosen on it."""
-    languages = library.engine.index().languages
+def _grouped(library: Library, found: DocumentMap, colour: Colour, say: Speaker) -> list[Group]:
     rows = exploring.drawn_rows(len(found))
-    grouped = exploring.groups(found, rows, colour, languages, reader=say.language)
+    return exploring.groups(found, rows, colour, library.engine.index().languages, reader=say.language)
+
+
+def _draw_map(found: DocumentMap, grouped: Sequence[Group], lit: list[int], say: Speaker, *, legend: bool) -> list[int]:
+    """Draw the map and return the rows that are chosen on it."""
     topics = exploring.leaf_topics(found)[:_MOST_NAMES]
     figure = charts.map_figure(
-        found, grouped, lit, rest=say("explore.rest"), found_name=say("explore.found"),
+        found, grouped, lit, rest=say("explore.rest"), found_name=say("explore.found"), legend=legend,
         names=[(exploring.topic_name(topic, say.language), *centre)
                for topic, centre in zip(topics, exploring.topic_centres(found, topics), strict=True)],
     )  # fmt: skip
@@ -97,8 +101,9 @@ def _draw_map(library: Library, found: DocumentMap, colour: Colour, lit: list[in
         alt=say("explore.alt", topics=len(topics), passages=len(found)),
     )  # fmt: skip
     said = say("explore.select_how")
-    if len(rows) < len(found):
-        counts = {"shown": number(len(rows), say.language), "all": number(len(found), say.language)}
+    drawn = sum(len(group.rows) for group in grouped)
+    if drawn < len(found):
+        counts = {"shown": number(drawn, say.language), "all": number(len(found), say.language)}
         said = f"{say('explore.sampled', **counts)} {said}"
     draw(tag("p", said, class_="hint"))
     return _rows_of(event)
@@ -110,37 +115,44 @@ def _rows_of(event: Mapping[str, Any] | Any) -> list[int]:
     return [int(data[0] if isinstance(data, list) else data) for data in given if data is not None]
 
 
-def _draw_chosen(library: Library, found: DocumentMap, rows: list[int], say: Speaker, *, selected: bool) -> None:
+def _draw_chosen(
+    library: Library, found: DocumentMap, rows: list[int], request: Request, say: Speaker, *, selected: bool
+) -> None:
     """The documents of a region, or those that the search finds."""
-    if not rows:
-        return
     documents = exploring.documents_at(found, rows)
     languages = library.engine.index().languages
     count = number(len(documents), say.language)
     heading = say("explore.selected" if selected else "explore.found_documents", documents=count)
     draw(tag("h2", heading, class_="section-title"))
     items = [
-        tag("li", tag("bdi", title, lang=lang), tag("div", language_tag(lang, languages), " ", tag("bdi", id)))
+        tag(
+            "li",
+            tag("a", tag("bdi", title, lang=lang), href=link_to(replace(request, like=id, page=1)), target="_self"),
+            tag("div", language_tag(lang, languages), " ", tag("bdi", id)),
+        )
         for id, title, lang in documents[:_MOST_DOCUMENTS]
     ]
     draw(tag("ul", *items, class_="documents"))
 
 
-def _draw_topics(library: Library, found: DocumentMap, say: Speaker) -> None:
+def _draw_topics(library: Library, found: DocumentMap, grouped: Sequence[Group], say: Speaker) -> None:
+    """The topics, largest first, in the colours of their groups."""
     draw(tag("h2", say("explore.topics"), class_="section-title"))
     for note in found.topics.notes:
         notice(note)
     languages = library.engine.index().languages
-    items = [_topic(topic, languages, say) for topic in exploring.leaf_topics(found)]
+    places = {group.key: group.place for group in grouped}
+    items = [_topic(topic, languages, places.get(str(topic.id)), say) for topic in exploring.leaf_topics(found)]
     draw(tag("div", *items, class_="topics"))
     if found.topics.outliers:
         draw(tag("p", say("explore.outliers", passages=number(found.topics.outliers, say.language)), class_="hint"))
 
 
-def _topic(topic: Topic, languages: list[str], say: Speaker) -> Any:
+def _topic(topic: Topic, languages: list[str], place: int | None, say: Speaker) -> Any:
     """A topic folded up: its name and size; its languages, each with its own words, when opened."""
     name = exploring.topic_name(topic, say.language)
-    head = tag("summary", tag("bdi", name), tag("small", number(topic.chunks, say.language)))
+    dot = tag("i", style=f"background:{colour_at(place)}", aria_hidden="true") if place is not None else None
+    head = tag("summary", dot, tag("bdi", name), tag("small", number(topic.chunks, say.language)))
     labels = [
         tag("li", language_tag(label.lang, languages), " ", tag("bdi", label.text, lang=label.lang), " ",
             tag("small", number(label.chunks, say.language)))
@@ -157,5 +169,3 @@ def _draw_years(found: DocumentMap, say: Speaker) -> None:
     draw(tag("h2", say("explore.years"), class_="section-title"))
     figure = charts.years_figure(years, documents=say("fact.documents"))
     st.plotly_chart(figure, key="years", config=charts.CONFIG, alt=say("explore.years"))
-
-

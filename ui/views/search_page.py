@@ -39,7 +39,8 @@ def draw_search(library: Library, say: Speaker) -> None:
         _draw_beginning(library, say)
         return
     found = finding.find(library, request)
-    controls.draw_controls(library, request, found.facets, say)
+    if not request.like:  # what is like a document is neither filtered nor balanced
+        controls.draw_controls(library, request, found.facets, say)
     _draw_results(library, request, found, say)
 
 
@@ -92,7 +93,7 @@ def _draw_remarks(result: SearchResult, request: Request, say: Speaker) -> None:
         notice(note)
     if result.suggestion:
         with st.container(horizontal=True, vertical_alignment="center", key="suggestion"):
-            draw(tag("span", say("search.suggestion"), class_="summary"))
+            draw(tag("span", say("search.suggestion"), class_="summary"), width="content")
             st.button(
                 plain(result.suggestion), type="tertiary", on_click=set_widgets,
                 args=(replace(request, q=result.suggestion, page=1),),
@@ -142,7 +143,12 @@ def _draw_likeness(library: Library, request: Request, say: Speaker) -> None:
     """What the hits are like, and the way back."""
     first = library.engine.document(request.like)[0]
     with st.container(horizontal=True, vertical_alignment="center"):
-        draw(tag("h2", say("search.similar_to", title=title_of(first)), class_="section-title", dir="auto"))
+        draw(
+            tag("h2", say("search.similar_to", title=title_of(first)), class_="section-title", dir="auto"),
+            width="content",
+        )
+        if st.button(say("search.open"), key="open-like", type="tertiary", icon=":material/article:"):
+            document.show_document(library, Hit(1, 1.0, first), say)
         st.button(
             say("search.back"), type="tertiary", icon=":material/undo:", on_click=set_widgets,
             args=(replace(request, like=""),),
@@ -163,7 +169,8 @@ def _draw_pages(request: Request, found: Found, say: Speaker) -> None:
         st.button(
             say("search.previous"), on_click=_turn_to, args=(request, request.page - 1), disabled=request.page == 1
         )
-        draw(tag("span", say("search.page", page=number(request.page, say.language)), class_="summary"))
+        shown = say("search.page", page=number(request.page, say.language))
+        draw(tag("span", shown, class_="summary"), width="content")
         st.button(say("search.next"), on_click=_turn_to, args=(request, request.page + 1), disabled=not found.has_more)
 
 
