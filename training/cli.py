@@ -9,6 +9,7 @@ import typer
 
 from search.console import run
 from search.settings import load_settings
+from training.adapt_command import adapt_command
 from training.evaluate_command import evaluate_command
 from training.mine_command import mine_command
 from training.run_commands import average_command, export_command, plan_command, run_command
@@ -52,6 +53,7 @@ app.command("synthesize")(synthesize_command)
 app.command("average")(average_command)
 app.command("export")(export_command)
 app.command("evaluate")(evaluate_command)
+app.command("adapt")(adapt_command)
 
 
 def main() -> None:

@@ -121,7 +121,7 @@ def _retrieval_items(family: str, rows: Sequence[RetrievalRow]) -> list[Item]:
         groups["" if translated else row.positive].append(row)
     return [
         Item(
-            family,
+            f"{group[0].dataset}\t{group[0].work}" if group[0].work else family,
             tuple(dict.fromkeys(Text(row.lang_query, row.query) for row in group)),
             tuple(dict.fromkeys(Text(row.lang_doc, row.positive) for row in group)),
             {row.query: row.negatives for row in group if row.negatives},

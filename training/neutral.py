@@ -36,19 +36,21 @@ def neutral_texts(batches: Iterable[Batch]) -> list[tuple[str, str, str]]:
 
 
 def build_teacher(
-    texts: Sequence[tuple[str, str, str]], encoder: Encoder, *, kept_mean: float = 0.0
+    texts: Sequence[tuple[str, str, str]], encoder: Encoder, *, kept_mean: float = 0.0, own: bool = False
 ) -> dict[tuple[str, str], Vectors]:
     """Teacher vectors (D,) float32, unit length, by (text, kind).
 
     Means are of each language and kind, drawn towards the mean of all where a language has few texts; so are
-    vectors of queries and documents centred alike.
+    vectors of queries and documents centred alike. With `own` nothing is taken off: for an encoder that is neutral
+    already, and for texts whose languages differ in their subjects, so that the mean would be the subject.
     """
     teacher: dict[tuple[str, str], Vectors] = {}
     for kind, encode in (("query", encoder.encode_queries), ("document", encoder.encode_documents)):
         chosen = [(text, lang) for text, its_kind, lang in texts if its_kind == kind]
         if chosen:
             vectors = encode([text for text, _ in chosen])
-            centred = remove_language_means(vectors, [lang for _, lang in chosen], kept_mean=kept_mean)
+            langs = [lang for _, lang in chosen]
+            centred = vectors if own else remove_language_means(vectors, langs, kept_mean=kept_mean)
             teacher.update({(text, kind): row for (text, _), row in zip(chosen, centred, strict=True)})
     return teacher
 

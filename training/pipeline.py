@@ -212,7 +212,8 @@ def _teacher(
             str(base_folder(recipe.base, options.encoders)) if "/" in recipe.base else recipe.base,
             backend=options.backend, device=options.device, threads=options.threads, cache_dir=options.encoders,
         )  # fmt: skip
-        teacher = build_teacher(texts, encoder, kept_mean=recipe.training.teacher_mean)
+        is_own = recipe.training.teacher == "own"
+        teacher = build_teacher(texts, encoder, kept_mean=recipe.training.teacher_mean, own=is_own)
         with kept.with_suffix(".new").open("wb") as file:
             np.save(file, np.stack([teacher[key] for key in keys]))
         kept.with_suffix(".new").replace(kept)

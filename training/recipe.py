@@ -108,6 +108,9 @@ class Training(_Section):
     max_gradient_norm: float = Field(default=1.0, gt=0)
     matryoshka: tuple[int, ...] = ()
     teacher_mean: Share = Field(default=0.25, description="share of all languages' mean that the teacher keeps")
+    teacher: Literal["own"] | None = Field(
+        default=None, description="'own': neutral streams keep the base's vectors as they are, language included"
+    )
     mini_batch: int = Field(default=0, ge=0, description="GradCache: texts encoded at a time; 0: the whole batch")
     gradient_checkpointing: bool = False
     checkpoint_every: int = Field(default=100, ge=1)

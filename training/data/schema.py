@@ -36,7 +36,8 @@ class RetrievalRow(_Row):
     """A query and a document that answers it.
 
     Rows that share `doc_id` in other languages of the document are translations of it; where `doc_id` is empty, the
-    document's text stands for it. `negatives` do not answer the query.
+    document's text stands for it. `negatives` do not answer the query. Rows of one `work` never meet in a batch: their
+    documents are parts of a whole, where one may answer what is asked about the next.
     """
 
     task: Literal[Task.RETRIEVAL] = Task.RETRIEVAL
@@ -47,6 +48,7 @@ class RetrievalRow(_Row):
     doc_id: str = ""
     title: str = ""
     negatives: tuple[str, ...] = ()
+    work: str = ""
 
     @property
     def family(self) -> str:

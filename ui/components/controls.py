@@ -8,6 +8,7 @@ from datetime import date
 import streamlit as st
 
 from search.facets import Facets
+from search.rerank import NONE, default_reranker
 from search.results import Mode
 from ui import resources
 from ui.components.markup import draw, plain, tag
@@ -36,7 +37,8 @@ def draw_controls(library: Library, request: Request, found: Facets, say: Speake
         _folder_facet(library, request, found, say)
         _dates(library, say)
         st.toggle(say("filter.fold"), key="fold", help=say("filter.fold_help"), on_change=_first_page)
-        st.toggle(say("filter.rerank"), key="closely", help=say("filter.rerank_help"), on_change=_first_page)
+        if default_reranker(library.engine.index()) == NONE:  # else every search is reranked
+            st.toggle(say("filter.rerank"), key="closely", help=say("filter.rerank_help"), on_change=_first_page)
         with st.expander(say("filter.more")):
             st.selectbox(
                 say("filter.spoken"), ["", *library.engine.index().languages], key="spoken", on_change=_first_page,

@@ -112,8 +112,8 @@ def _draw_summary(result: SearchResult, request: Request, found: Found, say: Spe
     )  # fmt: skip
     conditions = tag("code", " ".join(result.interpretation.conditions), dir="auto")
     took = say("search.took", ms=number(round(result.timings_ms["total"]), say.language))
-    if request.closely:
-        reading = number(round(result.timings_ms.get("rerank", 0)), say.language)
+    if reading_ms := round(result.timings_ms.get("rerank", 0)):
+        reading = number(reading_ms, say.language)
         took = f"{took} ({say('search.rerank_took', ms=reading)})"
     spoken = detected.lang if result.interpretation.text else ""
     parts = [shown, read if spoken else None, took, conditions if result.interpretation.conditions else None]

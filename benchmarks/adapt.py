@@ -1,0 +1,174 @@
+"""Corpora for `training adapt` that nobody here wrote, with questions known from how they are made.
+
+    python -m benchmarks.adapt gnome UNPACKED --out corpora/gnome --languages de fr ru --works 60
+    python -m benchmarks.adapt scilab UNPACKED... --out corpora/scilab --works 150
+    python -m benchmarks.adapt sky UNPACKED --out corpora/sky --languages ar be de en hr ja ru zh_CN
+    training adapt corpora/gnome/documents --queries corpora/gnome/queries.jsonl --out encoders/gnome
+
+UNPACKED are folders of Debian packages (`apt-get download`, `dpkg-deb -x`): gnome-user-docs (help pages of a desktop),
+scilab-doc and scilab-doc-LANG (reference of a mathematical language), stellarium-data (star lore of peoples). Which
+files are translations of one another is in the file tree. What an author wrote as a summary (GNOME's `desc`, Scilab's
+purpose line, the first sentence on a culture) is taken out of the document and becomes the question.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from html import unescape
+from io import BytesIO
+from pathlib import Path
+from xml.etree import ElementTree
+
+from markitdown import MarkItDown
+
+from search.language import canonical_language
+from search.passages import iter_sentences
+from search.text import dominant_script
+
+MALLARD = "{http://projectmallard.org/1.0/}"
+_HIDDEN = ("info", "media", "links")
+_LEAST_LETTERS = 200
+_SCILAB_LANGUAGES = {"en_US": "en", "fr_FR": "fr", "ja_JP": "ja", "pt_BR": "pt"}
+
+
+@dataclass(frozen=True)
+class Page:
+    """A document of a work in one language; `summary` is what its author says it is about, and not in `text`."""
+
+    work: str
+    lang: str
+    title: str
+    text: str
+    summary: str
+
+
+def iter_gnome(folder: Path, languages: list[str]) -> Iterator[Page]:
+    """Mallard pages; English is in the folder C."""
+    for lang in languages:
+        for path in sorted(folder.glob(f"usr/share/help/{'C' if lang == 'en' else lang}/gnome-help/*.page")):
+            try:
+                page = ElementTree.parse(path).getroot()
+            except ElementTree.ParseError:
+                continue
+            title = _words(page.find(f"{MALLARD}title"))
+            summary = _words(page.find(f"{MALLARD}info/{MALLARD}desc"))
+            blocks = [_block(child) for child in page if child.tag.removeprefix(MALLARD) not in (*_HIDDEN, "title")]
+            yield Page(path.stem, canonical_language(lang), title, "\n\n".join(filter(None, blocks)), summary)
+
+
+def iter_scilab(folders: list[Path], works: int) -> Iterator[Page]:
+    """Reference pages in the jars of the help, of works that are in two languages or more."""
+    reader = MarkItDown()
+    jars = sorted(path for folder in folders for path in folder.rglob("scilab_*_help.jar"))
+    names = {jar: [name for name in zipfile.ZipFile(jar).namelist() if name.endswith(".html")] for jar in jars}
+    counts = Counter(Path(name).stem for found in names.values() for name in found if "section_" not in name)
+    chosen = set(choose((work for work, count in counts.items() if count > 1), works))
+    for jar, found in names.items():
+        lang = _SCILAB_LANGUAGES[jar.stem.removeprefix("scilab_").removesuffix("_help")]
+        with zipfile.ZipFile(jar) as archive:
+            for name in sorted(name for name in found if Path(name).stem in chosen):
+                html = archive.read(name).decode("utf-8", "replace")
+                purpose = re.search(r'<p class="refpurpose">(.*?)</p>', html, re.DOTALL)
+                body = re.search(r'<div class="refnamediv">(.*)</body>', html, re.DOTALL)
+                if purpose and body:
+                    text = reader.convert_stream(_stream(body[1].replace(purpose[0], "")), file_extension=".html")
+                    stem = Path(name).stem
+                    purpose_text = " ".join(unescape(re.sub(r"<[^>]+>", "", purpose[1])).split())
+                    yield Page(stem, lang, stem, text.markdown, purpose_text)
+
+
+def choose(works: Iterable[str], count: int) -> list[str]:
+    """So many works, by hash."""
+    return sorted(works, key=lambda work: sha256(work.encode()).digest())[:count]
+
+
+def iter_sky(folder: Path, languages: list[str]) -> Iterator[Page]:
+    """Descriptions of the sky cultures that Stellarium draws."""
+    reader = MarkItDown()
+    for path in sorted(folder.glob("usr/share/stellarium/skycultures/*/description.*.utf8")):
+        name = path.name.split(".")[1]
+        if name not in languages:
+            continue
+        lang = canonical_language(name)
+        with path.open("rb") as file:
+            text = reader.convert_stream(file, file_extension=".html").markdown
+        title, _, rest = text.partition("\n\n")
+        spans = iter_sentences(rest, lang=lang, script=dominant_script(rest))
+        first = next((span for span in spans if sum(map(str.isalpha, rest[slice(*span)])) > 40), None)
+        if first:
+            left = rest[: first[0]] + rest[first[1] :]
+            yield Page(path.parent.name, lang, title.lstrip("# "), left, " ".join(rest[slice(*first)].split()))
+
+
+def write(pages: Iterator[Page], out: Path, works: int) -> None:
+    """Documents as Markdown by language, and their summaries as judged queries; `works` of the works, by hash."""
+    found: dict[str, dict[str, Page]] = defaultdict(dict)
+    for page in pages:
+        is_new = page.text not in {other.text for other in found[page.work].values()}  # else: not translated
+        if is_new and sum(map(str.isalpha, page.text)) >= _LEAST_LETTERS and page.title:
+            found[page.work].setdefault(page.lang, page)
+    several = choose((work for work in found if len(found[work]) > 1), works)
+    rows = []
+    for work in several:
+        names = {lang: f"{lang}/{work}.md" for lang in found[work]}
+        for lang, page in found[work].items():
+            path = out / "documents" / names[lang]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"# {page.title}\n\n{page.text}\n", encoding="utf-8")
+            if page.summary:
+                rows.append({"id": names[lang], "text": page.summary, "lang": lang, "relevant": sorted(names.values())})
+    with (out / "queries.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    print(f"{out}: {len(several)} works, {len(rows)} queries")
+
+
+def _block(element: ElementTree.Element) -> str:
+    """Text of a block of Mallard: a section with its title, a list or a paragraph."""
+    kind = element.tag.removeprefix(MALLARD)
+    if kind in _HIDDEN or not isinstance(element.tag, str):
+        return ""
+    if kind == "title":
+        return f"## {_words(element)}"
+    if kind == "item":
+        return "- " + " ".join(filter(None, map(_block, element)))
+    if kind in ("p", "cmd", "td", "screen", "code"):
+        return _words(element)
+    return "\n\n".join(filter(None, map(_block, element)))
+
+
+def _words(element: ElementTree.Element | None) -> str:
+    return " ".join("".join(element.itertext()).split()) if element is not None else ""
+
+
+def _stream(html: str) -> BytesIO:
+    return BytesIO(f'<html><head><meta charset="utf-8"></head><body>{html}</body></html>'.encode())
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=("gnome", "scilab", "sky"))
+    parser.add_argument("unpacked", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--languages", nargs="+", default=["en", "de", "fr", "ru", "uk", "ko", "id", "hu"])
+    parser.add_argument("--works", type=int, default=10_000)
+    given = parser.parse_args()
+    match given.kind:
+        case "gnome":
+            pages = iter_gnome(given.unpacked[0], given.languages)
+        case "scilab":
+            pages = iter_scilab(given.unpacked, given.works)
+        case _:
+            pages = iter_sky(given.unpacked[0], given.languages)
+    write(pages, given.out, given.works)
+
+
+if __name__ == "__main__":
+    main()

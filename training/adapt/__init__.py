@@ -1,0 +1,1 @@
+"""A better encoder from one's own documents, without labels."""
