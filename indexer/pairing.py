@@ -120,8 +120,8 @@ def nearest_in_blocks(
 ) -> None:
     """Fill `into` exactly: every document's nearest ones of every other language.
 
-    Costs one product of all vectors with all others, in blocks of bounded memory: 30,000 documents of 384 dimensions
-    in about half a minute on one core.
+    Costs one product of all vectors with all others, in blocks of bounded memory: 90 million pairs of 384 dimensions a
+    second on one core, so 10 seconds for 30,000 documents and 2 to 3 minutes for 120,000.
 
     Args:
         vectors: Unit vectors (N, D) in any float type.

@@ -271,6 +271,7 @@ def test_the_store_s_search_finds_the_same_families(
     corpus: Path, settings: Settings, encoder: SubjectEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(translations, "EXACT_DOCUMENTS", 3)
+    monkeypatch.setattr(translations, "PAIRS_PER_SEARCH", 0)
     monkeypatch.setattr(translations, "nearest_in_blocks", lambda *arguments: pytest.fail("compares all with all"))
     held = [corpus / document(name, lang) for name, lang in (("bread", "he"), ("tea", "ar"), ("moon", "de"))]
     texts = [path.read_text(encoding="utf-8") for path in held]
