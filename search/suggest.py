@@ -27,6 +27,8 @@ _LEAST = {"Hang": 5, "Deva": 3, "Beng": 3, "Gujr": 3, "Guru": 3, "Orya": 3, "Tam
 """Fewest units of a word: those of Hangul are the parts of syllables, of Indic scripts the syllables."""
 _CANDIDATES = 50
 _PRIVATE = 0xF0000
+_PERSONS = frozenset("أتينאתינ")
+"""First letters of Arabic and Hebrew verbs that tell the person: I, you, he, we."""
 _WORD = regex.compile(r"[\p{L}\p{M}\u200c\u200d]+")
 _ACCENTS = regex.compile(r"\p{Mn}+")
 _GRAPHEME = regex.compile(r"\X")
@@ -128,5 +130,6 @@ def _one(term: int) -> SparseVector:
 
 
 def _is_inflected(typed: str, known: str) -> bool:
-    """Whether one is the other with an ending: an error there is less likely than another form of the word."""
-    return typed.startswith(known) or known.startswith(typed)
+    """Whether one is the other with an ending, or in another person: that is likelier than an error there."""
+    persons = typed[1:] == known[1:] and {typed[0], known[0]} <= _PERSONS
+    return typed.startswith(known) or known.startswith(typed) or persons

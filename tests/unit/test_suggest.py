@@ -107,6 +107,13 @@ def test_an_error_is_a_unit_of_the_script() -> None:
     assert speller.correct("sxyrter") is None
 
 
+@pytest.mark.parametrize(
+    ("typed", "other"), [("أفعل", "تفعل"), ("יכתוב", "תכתוב"), ("breads", "bread"), ("хлеба", "хлеб")]
+)
+def test_another_form_of_a_word_is_no_error(typed: str, other: str) -> None:
+    assert Speller([Word(other, 5, "und")]).correct(typed) is None
+
+
 def test_words_are_replaced_as_typed() -> None:
     assert replace_words("Strater strater-kit astrater", {"Strater": "starter", "strater": "starter"}) == (
         "Starter starter-kit astrater"
