@@ -31,6 +31,8 @@ def main() -> None:
     run("debian_corpus", str(debian))
     run("ingest_bench", "--corpus", str(debian), "--full")
     run("query_latency", str(debian / "documents"), "--queries", str(debian / "queries.jsonl"))
+    run("faults")
+    run("topics", "speed")
     if data:
         run("balance", *data)
         run("rerank", "--bundled", *data)
