@@ -85,7 +85,8 @@ class Status:
 
     where: str
     manifest: IndexManifest
-    roots: list[str]
+    roots: list[tuple[str, str]]
+    """Ingested folders, and what the ids of their documents begin with."""
     files: list[str]
     skipped: list[tuple[str, str]]
     interrupted: bool
@@ -94,7 +95,8 @@ class Status:
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         return {
-            "event": "status", "index": self.where, **self.manifest.model_dump(), "roots": self.roots,
+            "event": "status", "index": self.where, **self.manifest.model_dump(),
+            "roots": [path for path, _ in self.roots], "prefixes": [prefix for _, prefix in self.roots],
             "files": len(self.files), "skipped": [list(row) for row in self.skipped],
             "interrupted": self.interrupted, "bytes": self.bytes,
         }  # fmt: skip
@@ -103,12 +105,12 @@ class Status:
         """For people."""
         m = self.manifest
         languages = ", ".join(f"{lang} {chunks}" for lang, chunks in sorted(m.languages.items(), key=lambda i: -i[1]))
-        yield f"index      {self.where} ({self.bytes / 1e6:.1f} MB), updated {m.updated}"
+        yield f"index      {self.where} ({self.bytes / 1e6:.1f} MB), updated {m.updated[:19]}Z"
         held = f"{m.documents} in {counted(m.chunks, 'chunk')} from {counted(len(self.files), 'file')}"
         yield f"documents  {held}, {len(self.skipped)} skipped"
         yield f"languages  {languages or 'none'}"
         yield f"encoder    {m.encoder} ({m.encoder_fingerprint}), {m.dimension} dimensions"
-        yield f"folders    {', '.join(self.roots) or 'none'}"
+        yield f"folders    {', '.join(path for path, _ in self.roots) or 'none'}"
         if self.interrupted:
             yield "an ingest was interrupted; `indexer ingest` on the same folder goes on where it stopped"
 
@@ -237,7 +239,7 @@ def status(settings: Settings) -> Status:
     if not ledger_path.exists() and settings.store:  # another machine fills this collection
         return Status(where, manifest, [], [], [], interrupted=False, bytes=0)
     with closing(Ledger(ledger_path, read_only=True)) as ledger:
-        roots, skipped = [path for path, _ in ledger.roots()], ledger.skipped()
+        roots, skipped = ledger.roots(), ledger.skipped()
         files = [row.source for row in ledger.iter_files()]
     size = allocated_bytes(place)
     return Status(where, manifest, roots, files, skipped, folder.building.exists(), size)

@@ -42,6 +42,7 @@ _BATCH = 256
 _FLOAT_BYTES = 4
 _VECTORS, _STARTED = "vectors.f32", "started"
 PREVIOUS, WORK = "previous", "reindex"
+_REINDEX, _ROLL_BACK = "reindex", "roll back"
 
 
 class PassageEncoder(Protocol):
@@ -93,15 +94,15 @@ def reindex(
         generation = folder.current()
         if opened.manifest.encoder_fingerprint == encoder.fingerprint:
             raise SettingsError(f"the index has the encoder {encoder.name} already; name another with --encoder")
-        if folder.building.exists():
-            raise SettingsError("an ingest is not finished; finish it first, with the same `indexer ingest` again")
+        _require_no_ingest(folder)
         work = _open_work(folder, generation, encoder)
         vectors = _encode(opened, encoder, work / _VECTORS, progress)
-        building = folder.begin(fresh=True, corpus="reindex")
+        building = folder.begin(fresh=True, corpus=_REINDEX)
         with writing(building):
             manifest = _build(building, generation, opened, encoder, vectors)
-            _keep(folder, generation)
+            aside = _set_aside(folder, generation)
         folder.publish(manifest)
+        _keep(folder, aside)
         shutil.rmtree(work)
     return manifest
 
@@ -119,15 +120,15 @@ def roll_back(settings: Settings, *, wait_s: float = 0.0) -> IndexManifest:
     if not (previous / MANIFEST).exists():
         raise IndexNotFoundError(f"{folder.path} keeps no earlier state; `indexer reindex` makes one")
     with folder.write_lock(wait_s=wait_s):
-        if folder.building.exists():
-            raise SettingsError("an ingest is not finished; finish it first, with the same `indexer ingest` again")
+        _require_no_ingest(folder)
         manifest, generation = read_manifest(previous / MANIFEST), folder.current()
-        building = folder.begin(fresh=True, corpus="roll back")
+        building = folder.begin(fresh=True, corpus=_ROLL_BACK)
         with writing(building):
-            copy_tree(previous, building, copy=_link)
+            copy_tree(previous, building, copy=os.link)
             (building / MANIFEST).unlink()
-            _keep(folder, generation)
+            aside = _set_aside(folder, generation)
         folder.publish(manifest)
+        _keep(folder, aside)
     return manifest
 
 
@@ -226,17 +227,28 @@ def _fit_map(opened: OpenIndex, offsets: LanguageOffsets | None, vectors: Vector
     return fit_language_map(offsets, sums)
 
 
-def _keep(folder: IndexFolder, generation: Generation) -> None:
-    """Keep a generation, which is about to be followed by another, in place of what was kept before."""
-    previous, making = folder.path / PREVIOUS, folder.path / f"{PREVIOUS}.new"
-    shutil.rmtree(making, ignore_errors=True)
-    copy_tree(generation.path, making, copy=_link)
+def _require_no_ingest(folder: IndexFolder) -> None:
+    """Refuse to go on over an unfinished ingest; what a reindex or roll-back left can be made again."""
+    left = folder.unfinished()
+    if left in (_REINDEX, _ROLL_BACK):
+        folder.discard()
+    elif left is not None:
+        raise SettingsError("an ingest is not finished; finish it first, with the same `indexer ingest` again")
+
+
+def _set_aside(folder: IndexFolder, generation: Generation) -> Path:
+    """A copy of the generation that is about to be followed by another."""
+    aside = folder.path / f"{PREVIOUS}.new"
+    shutil.rmtree(aside, ignore_errors=True)
+    copy_tree(generation.path, aside, copy=os.link)
+    return aside
+
+
+def _keep(folder: IndexFolder, aside: Path) -> None:
+    """Keep what was set aside in place of what was kept before, which a kill until now has left as it was."""
+    previous = folder.path / PREVIOUS
     shutil.rmtree(previous, ignore_errors=True)
-    making.rename(previous)
-
-
-def _link(source: Path, target: Path) -> None:
-    os.link(source, target)
+    aside.rename(previous)
 
 
 def _batches(points: Iterator[Point]) -> Iterator[list[Point]]:

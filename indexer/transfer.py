@@ -13,7 +13,7 @@ from indexer.translations import digests_of, update_families
 from search.balance import LanguageMap
 from search.errors import SettingsError, StoreError
 from search.fold import FAMILIES
-from search.index import LANGUAGE_MAP, LEDGER, SHARD, IndexFolder, writing
+from search.index import LANGUAGE_MAP, LEDGER, OFFSETS, SHARD, IndexFolder, writing
 from search.manifest import IndexManifest
 from search.opening import collection_name, open_index, server_folder, server_metadata
 from search.records import Point
@@ -126,7 +126,7 @@ def _copy_side_files(source: Path, target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         for suffix in ("", "-wal", "-shm"):  # a log that a kill left would bring the old rows back
             (target / f"{LEDGER}{suffix}").unlink(missing_ok=True)
-        for name in (LEDGER, FAMILIES, LANGUAGE_MAP):
+        for name in (LEDGER, FAMILIES, LANGUAGE_MAP, OFFSETS):
             (target / name).unlink(missing_ok=True)
             if (source / name).exists():
                 shutil.copyfile(source / name, target / name)
@@ -144,6 +144,8 @@ def _fill(
     from search.store.edge import EdgeStore
 
     language_map.save(building / LANGUAGE_MAP)
+    if (kept / OFFSETS).exists():
+        shutil.copyfile(kept / OFFSETS, building / OFFSETS)
     in_step = _is_in_step(kept / LEDGER, manifest)
     if in_step:
         shutil.copyfile(kept / LEDGER, building / LEDGER)

@@ -120,18 +120,27 @@ def update_families(
     Raises:
         StoreError: The file cannot be written.
     """
-    work = path.with_name(f"{path.name}.new")
-    try:
+    work, exact = path.with_name(f"{path.name}.new"), EXACT_DOCUMENTS if exact_documents is None else exact_documents
+
+    def update(*, anew: bool) -> int:
         work.unlink(missing_ok=True)
-        if path.is_file():
+        if path.is_file() and not anew:
             shutil.copyfile(path, work)
         with closing(_open(work, f"{FAMILIES_VERSION} {origin}")) as db, _Scratch(path.parent) as scratch:
-            exact = EXACT_DOCUMENTS if exact_documents is None else exact_documents
             count = _Update(db, store, language_map, scratch, exact).run(digests)
         work.replace(path)
+        return count
+
+    try:
+        try:
+            return update(anew=False)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            logger.warning("the translations beside the index are damaged (%s); they are found anew", error)
+            return update(anew=True)
     except (sqlite3.OperationalError, OSError) as error:
         raise StoreError(f"cannot write {path}: {error}. Free some disk space and run it again.") from error
-    return count
 
 
 def _open(path: Path, origin: str) -> sqlite3.Connection:
@@ -385,6 +394,7 @@ class _Update:
                     "UPDATE documents SET pivot=?, aligned=? WHERE id=?", (pivot, places.tobytes(), document)
                 )
             self._db.executemany("UPDATE documents SET family=? WHERE id=?", [(number, name) for name in documents])
+        self._db.execute("UPDATE documents SET pivot=NULL, aligned=NULL WHERE family IS NULL")
 
 
 def digests_of(ledger: Ledger) -> dict[str, str]:

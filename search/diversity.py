@@ -38,9 +38,13 @@ def diversify(index: OpenIndex, points: Sequence[ScoredPoint], diversity: float)
         return list(points)
     pool = list(points[:POOL])
     stored = {p.chunk.id: p.dense for p in index.store.retrieve([p.chunk.id for p in pool], with_vectors=True)}
+    gone = [point for point in pool if point.chunk.id not in stored]  # a server's may be replaced just now
+    pool = [point for point in pool if point.chunk.id in stored]
+    if len(pool) < 3:
+        return list(points)
     vectors = neutral_vectors(index.language_map, np.stack([stored[p.chunk.id] for p in pool]))
     order = _marginal_order(vectors @ vectors.T, diversity)
-    ordered = [*(pool[i] for i in order), *points[POOL:]]
+    ordered = [*(pool[i] for i in order), *points[POOL:], *gone]
     return [ScoredPoint(point.chunk, 1.0 / (60 + rank)) for rank, point in enumerate(ordered, start=1)]
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.balance import DEFAULT_BALANCE
-from search.diversity import diversify, document_vector
+from search.diversity import POOL, diversify, document_vector
 from search.document_map import MAP, DocumentMap, load_map
 from search.errors import EncoderMismatchError, IndexFormatError, QueryError
 from search.facets import Facets, count_chunks, count_index
@@ -186,7 +186,7 @@ class Engine:
         reader, wanted = rerank or default_reranker(index), offset + k
         points = best_per_document(
             lambda limit: retrieve(index, dense, sparse, languages, limit, filter),
-            wanted if reader == NONE else max(wanted, RERANKED), rejected, families,
+            max(wanted, RERANKED if reader != NONE else 0, POOL if diversity else 0), rejected, families,
         )  # fmt: skip
         retrieved = time.perf_counter()
         reranked, unread = self._rerank(reader, asked.text, question, index, points, weight)

@@ -92,7 +92,10 @@ class Shown:
 
 def has_families(path: Path) -> bool:
     """Whether translations were looked for by the rules of this version."""
-    families = Families(path)
+    try:
+        families = Families(path)
+    except IndexFormatError:  # they will be found anew
+        return False
     families.close()
     return families.known
 
@@ -108,6 +111,7 @@ class Families:
     """
 
     def __init__(self, path: Path | None) -> None:
+        self._path = path
         self._lock = threading.Lock()
         self._db = _open(path) if path is not None and path.is_file() else None
         self.known = self._db is not None
@@ -159,7 +163,16 @@ class Families:
 
     def _query(self, statement: str, values: Sequence[str | int] = ()) -> list[tuple[Any, ...]]:
         with self._lock:
-            return [] if self._db is None else self._db.execute(statement, values).fetchall()
+            try:
+                return [] if self._db is None else self._db.execute(statement, values).fetchall()
+            except sqlite3.DatabaseError as error:
+                raise _damaged(self._path, error) from error
+
+
+def _damaged(path: Path | None, error: sqlite3.Error) -> IndexFormatError:
+    return IndexFormatError(
+        f"the translations in {path} are damaged ({error}). `indexer ingest` on any of its folders finds them anew."
+    )
 
 
 def _open(path: Path) -> sqlite3.Connection | None:
@@ -169,9 +182,7 @@ def _open(path: Path) -> sqlite3.Connection | None:
         db = sqlite3.connect(uri, uri=True, check_same_thread=False)
         row = db.execute("SELECT value FROM meta WHERE key='version'").fetchone()
     except sqlite3.DatabaseError as error:
-        raise IndexFormatError(
-            f"the translations in {path} are damaged ({error}). Remove the file and run `indexer ingest` again."
-        ) from error
+        raise _damaged(path, error) from error
     if row is None or row[0] != str(FAMILIES_VERSION):
         db.close()
         return None

@@ -147,6 +147,14 @@ class IndexFolder:
             shutil.rmtree(self.building, ignore_errors=True)  # half a copy would only fill the disk
             raise
 
+    def unfinished(self) -> str | None:
+        """What an unfinished fresh generation is of, "" for one that goes on from the current; None: there is none."""
+        marker = self.building / _STARTED
+        if not self.building.exists():
+            return None
+        text = marker.read_text(encoding="utf-8", errors="surrogateescape") if marker.exists() else ""
+        return text.removeprefix("fresh ") if text.startswith("fresh ") else ""
+
     def discard(self) -> None:
         """Give up the unfinished generation. Needs the write lock."""
         shutil.rmtree(self.building, ignore_errors=True)

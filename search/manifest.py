@@ -50,8 +50,8 @@ def parse_manifest(text: str, where: str) -> IndexManifest:
 
 
 def now() -> str:
-    """The present moment as the manifest writes it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """The present moment as the manifest writes it: to the microsecond, since states are told apart by it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def read_manifest(path: Path) -> IndexManifest:

@@ -8,6 +8,7 @@ results/rerank.md.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import OrderedDict
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from search.errors import EncoderError, PanlinguaError, RerankerError
+from search.errors import EncoderError, IndexFormatError, PanlinguaError, RerankerError
 from search.passages import passage_text
 from search.records import Chunk, ScoredPoint, Vectors
 from search.token_store import StoredTokens, TokenStore, stored_passages
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from search.encoder import Encoder
     from search.encoder.encoding import TokenVectors
     from search.opening import OpenIndex
+
+logger = logging.getLogger(__name__)
 
 NONE, LATE = "none", "late"
 RERANKED = 50
@@ -327,9 +330,12 @@ def read_again(
         reranker = load()
         ids = [point.chunk.id for point in points[:RERANKED]]
         stored = {point.chunk.id: point.dense for point in index.store.retrieve(ids, with_vectors=True)}
-        relevance = np.array([stored[chunk_id] @ dense for chunk_id in ids], np.float32)
-        return rerank(query, points, reranker, relevance), ()
-    except RerankerError as error:
+        # What a server's index held a moment ago may be replaced by now.
+        there = [point for point in points[:RERANKED] if point.chunk.id in stored]
+        relevance = np.array([stored[point.chunk.id] @ dense for point in there], np.float32)
+        gone = [point for point in points[:RERANKED] if point.chunk.id not in stored]
+        return rerank(query, [*there, *points[RERANKED:], *gone], reranker, relevance), ()
+    except (RerankerError, IndexFormatError) as error:
         return Reranked(list(points), {}), (f"not reranked: {error}",)
 
 
@@ -339,7 +345,11 @@ def default_reranker(index: OpenIndex) -> str:
     It finds more in every set; but 50 passages that have to be encoded take a second on two cores, and stored ones a
     fraction of the 250 ms that a search may take (results/rerank.md).
     """
-    return LATE if index.tokens is not None and index.tokens.is_complete else NONE
+    try:
+        return LATE if index.tokens is not None and index.tokens.is_complete else NONE
+    except IndexFormatError as error:
+        logger.warning("searching without token vectors: %s", error)
+        return NONE
 
 
 class Rerankers:

@@ -115,7 +115,7 @@ class TokenStore:
         with self._lock:
             if self._db is None and self.path.is_file():
                 with self._explained():
-                    db = self._connect("ro")
+                    db = self._connect("rw")  # so that what a kill left is rolled back; read-only where it has to be
                     if _origin_of(db) == self._origin:
                         self._db = db
                     else:
@@ -165,9 +165,9 @@ class TokenStore:
         self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(name, value)])
 
     def set_projection(self, projection: Projection) -> None:
-        """Fix the projection, once, before anything is put."""
+        """Fix the projection before anything is put; the first one stays."""
         values = [("directions", projection.directions.tobytes()), ("mean", projection.mean.tobytes())]
-        self._write("INSERT INTO meta VALUES (?, ?)", values)
+        self._write("INSERT OR IGNORE INTO meta VALUES (?, ?)", values)
 
     def missing(self, keys: Sequence[bytes]) -> list[bytes]:
         """Those of the keys that have no row, once each, in order."""

@@ -14,6 +14,7 @@ import streamlit as st
 from search.errors import StoreError
 from search.settings import Settings
 from ui import jobs
+from ui.files import source_path
 from ui.resources import Library, encoder_of
 
 _STATUS_S = 120.0
@@ -22,9 +23,13 @@ _MOST_POINTS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What `indexer status` says: folders, skipped files with reasons, size on the disk in bytes."""
+    """What `indexer status` says: folders, skipped files with reasons, size on the disk in bytes.
+
+    `prefixes` are what the ids of each folder's documents begin with.
+    """
 
     roots: tuple[str, ...]
+    prefixes: tuple[str, ...]
     files: int
     skipped: tuple[tuple[str, str], ...]
     interrupted: bool
@@ -53,9 +58,16 @@ def condition(_library: Library, state: str) -> Condition:
         raise StoreError(ended.stderr.strip().removeprefix("error: ") or "`indexer status` failed")
     said = json.loads(ended.stdout.strip().splitlines()[-1])
     return Condition(
-        roots=tuple(said["roots"]), files=int(said["files"]), skipped=tuple((a, b) for a, b in said["skipped"]),
+        roots=tuple(said["roots"]), prefixes=tuple(said["prefixes"]), files=int(said["files"]),
+        skipped=tuple((a, b) for a, b in said["skipped"]),
         interrupted=bool(said["interrupted"]), size_bytes=int(said["bytes"]),
     )  # fmt: skip
+
+
+def file_of(library: Library, source: str) -> Path | None:
+    """The file that the index calls `source`, if it still lies below an ingested folder."""
+    known = condition(library, library.state)
+    return source_path(source, zip(known.roots, known.prefixes, strict=True))
 
 
 def index_options(settings: Settings) -> list[str]:

@@ -65,12 +65,11 @@ def save_uploads(uploads: Sequence[Upload], folder: Path) -> list[Path]:
     return paths
 
 
-def delete_uploads(settings: Settings, sources: Iterable[str]) -> None:
-    """Delete the uploaded files among `sources`, so that the next upload does not bring them back."""
-    folder = uploads_folder(settings)
-    for source in sources:
-        path = source_path(source, [str(folder)])
-        if path is not None:
+def delete_uploads(settings: Settings, files: Iterable[Path | None]) -> None:
+    """Delete those of the files that were uploaded, so that the next upload does not bring them back."""
+    folder = uploads_folder(settings).resolve()
+    for path in files:
+        if path is not None and path.resolve().is_relative_to(folder):
             path.unlink(missing_ok=True)
 
 
@@ -122,15 +121,16 @@ def check_folder(text: str, allowed: Iterable[Path]) -> Path:
     return path
 
 
-def source_path(source: str, roots: Iterable[str]) -> Path | None:
-    """The file that an index calls `source`, if it still lies below one of the ingested folders.
+def source_path(source: str, roots: Iterable[tuple[str, str]]) -> Path | None:
+    """The file that an index calls `source`, if it still lies below the ingested folder that it was read from.
 
-    From the second ingested folder on, the name begins with that folder's own.
+    Args:
+        source: As the index has it.
+        roots: Ingested folders, and what their sources begin with; the longest beginning tells the folder.
     """
-    first, _, rest = source.partition("/")
-    for root in map(Path, roots):
-        for relative in (source, rest if first.startswith(root.name) else ""):
-            path = root / relative
-            if relative and path.is_file() and path.resolve().is_relative_to(root.resolve()):
-                return path
-    return None
+    owners = [(root, prefix) for root, prefix in roots if source.startswith(prefix)]
+    if not owners:
+        return None
+    root, prefix = max(owners, key=lambda owner: len(owner[1]))
+    path = Path(root) / source[len(prefix) :]
+    return path if path.is_file() and path.resolve().is_relative_to(Path(root).resolve()) else None

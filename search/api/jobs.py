@@ -143,8 +143,8 @@ class JobQueue:
     def _work(self) -> None:
         while (job_id := self._queue.get()) is not None and not self._closing:
             with self._lock:
-                job = self._jobs[job_id]
-                if job.state is not JobState.QUEUED:
+                job = self._jobs.get(job_id)
+                if job is None or job.state is not JobState.QUEUED:  # stopped, and perhaps forgotten
                     continue
             with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
                 self._run(job_id, errors)

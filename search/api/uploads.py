@@ -18,6 +18,7 @@ EXTENSION = ".md"
 KEY_FIELD = "key"
 """Metadata field in which an uploaded document carries the key that it was sent under."""
 _MOST_KEY_BYTES, _MOST_PART_BYTES = 700, 200
+_NOT_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 _RESERVED = frozenset(("title", "date", KEY_FIELD))
 
 
@@ -99,8 +100,14 @@ def _front_matter(key: str, title: str, date: str | None, metadata: Mapping[str,
     if taken := sorted({name.casefold() for name in metadata} & _RESERVED):
         raise QueryError(f"metadata cannot be named {', '.join(taken)}: title, date and key are fields of their own")
     fields = {KEY_FIELD: key, "title": title or None, "date": date, **metadata}
-    lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in fields.items() if value is not None]
+    lines = [f"{_as_yaml(name)}: {_as_yaml(value)}" for name, value in fields.items() if value is not None]
     return "\n".join(("---", *lines, "---", ""))
+
+
+def _as_yaml(value: object) -> str:
+    """JSON, with escapes only where YAML needs them: two of them for one character would be read as none."""
+    text = json.dumps(value, ensure_ascii=False)
+    return _NOT_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _bytes(text: str) -> bytes:

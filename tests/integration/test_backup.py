@@ -294,6 +294,40 @@ def test_another_encoder_answers_as_if_it_had_ingested(settings: Settings, tmp_p
     assert answers(settings, OtherEncoder()) == answers(fresh, OtherEncoder())
 
 
+@pytest.mark.parametrize("step", ["update_families", "_set_aside", "_keep"])
+def test_a_reindex_that_was_cut_off_after_encoding_encodes_nothing_again(
+    settings: Settings, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_arguments: object, **_named: object) -> None:
+        raise Killed
+
+    before = answers(settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(f"indexer.reindex.{step}", killed)
+        with pytest.raises(Killed):
+            reindex(settings, OtherEncoder())
+    if step == "_keep":  # the new state was current by then
+        assert {document for document, _ in answers(settings, OtherEncoder())} == set(FILES)
+        return
+    assert answers(settings) == before
+    assert reindex(settings, FailsAfter(0)).encoder == "other"
+    assert roll_back(settings).encoder == "fake"
+
+
+def test_a_roll_back_that_was_cut_off_is_made_again(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_arguments: object) -> None:
+        raise Killed
+
+    before = answers(settings)
+    reindex(settings, OtherEncoder())
+    with monkeypatch.context() as patched:
+        patched.setattr("indexer.reindex._set_aside", killed)
+        with pytest.raises(Killed):
+            roll_back(settings)
+    assert roll_back(settings).encoder == "fake"
+    assert answers(settings) == before
+
+
 def test_a_reindex_that_was_cut_off_goes_on(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

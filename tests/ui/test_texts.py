@@ -13,6 +13,7 @@ from indexer.sources.files import SUPPORTED
 from search.errors import SourceError
 from search.records import Chunk
 from search.results import Hit, Mode
+from search.settings import load_settings
 from search.text import truncate_graphemes
 from ui import exports, files
 from ui.components.hits import title_end
@@ -226,7 +227,25 @@ def test_opening_a_file_never_leaves_the_roots(tmp_path: Path) -> None:
     (root / "de" / "a.txt").write_text("a")
     (tmp_path / "secret.txt").write_text("s")
     (root / "link.txt").symlink_to(tmp_path / "secret.txt")
-    assert files.source_path("de/a.txt", [str(root)]) == root / "de" / "a.txt"
-    assert files.source_path("docs/de/a.txt", [str(root)]) == root / "de" / "a.txt"
+    assert files.source_path("de/a.txt", [(str(root), "")]) == root / "de" / "a.txt"
+    assert files.source_path("docs/de/a.txt", [(str(root), "docs/")]) == root / "de" / "a.txt"
     for source in ("../secret.txt", "link.txt", str(tmp_path / "secret.txt"), "de", "none.txt", "docs/../secret.txt"):
-        assert files.source_path(source, [str(root)]) is None
+        assert files.source_path(source, [(str(root), "")]) is None
+
+
+def test_a_file_is_that_of_the_folder_it_was_read_from(tmp_path: Path) -> None:
+    """Of two files with one name, removing one deletes no upload of the other."""
+    settings = load_settings(home=tmp_path / "home", index="default")
+    uploads, docs = files.uploads_folder(settings), tmp_path / "docs"
+    for folder in (uploads, docs):
+        folder.mkdir(parents=True)
+        (folder / "notes.md").write_text(str(folder))
+    roots = [(str(docs), ""), (str(uploads), "default/")]
+    assert files.source_path("notes.md", roots) == docs / "notes.md"
+    assert files.source_path("default/notes.md", roots) == uploads / "notes.md"
+    assert files.source_path("default-archive/notes.md", roots) is None
+    files.delete_uploads(settings, [files.source_path("notes.md", roots), None])
+    assert (docs / "notes.md").is_file()
+    assert (uploads / "notes.md").is_file()
+    files.delete_uploads(settings, [files.source_path("default/notes.md", roots)])
+    assert not (uploads / "notes.md").exists()

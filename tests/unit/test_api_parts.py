@@ -202,16 +202,18 @@ def test_a_link_out_of_the_folder_is_not_followed(uploads: Uploads, tmp_path: Pa
 
 
 def test_what_is_kept_is_what_was_sent(uploads: Uploads) -> None:
-    metadata = {"tags": ("茶", "a: b", "- x"), "year": 2024, "ratio": 0.5, "draft": True, "no": "no", "zero": "007"}
-    path = uploads.put("文書/茶 1", "---\nText: # «x»", title='Über "Tee": 1', date="2024-05-01", metadata=metadata)
+    metadata = {"tags": ("茶", "a: b", "- x🎉"), "sign": "𠮷野家", "year": 2024, "ratio": 0.5, "draft": True}
+    metadata |= {"no": "no", "zero": "007"}
+    title = 'Über "Tee" 🍵: 1'
+    path = uploads.put("文書/茶 🎉", "---\nText: # «x»", title=title, date="2024-05-01", metadata=metadata)
     fields, body = front_matter(path.read_text(encoding="utf-8"))
     assert body == "---\nText: # «x»"
-    assert fields == {"key": "文書/茶 1", "title": 'Über "Tee": 1', "date": "2024-05-01", **metadata}
-    assert [path.name for path in uploads.folder.rglob("*") if path.is_file()] == ["茶 1.md"]
-    assert uploads.holds("文書/茶 1", "notes/文書/茶 1.md")
-    assert not uploads.holds("文書/茶 1", "notes/other.md")
-    assert uploads.remove("文書/茶 1")
-    assert not uploads.remove("文書/茶 1")
+    assert fields == {"key": "文書/茶 🎉", "title": title, "date": "2024-05-01", **metadata}
+    assert [path.name for path in uploads.folder.rglob("*") if path.is_file()] == ["茶 🎉.md"]
+    assert uploads.holds("文書/茶 🎉", "notes/文書/茶 🎉.md")
+    assert not uploads.holds("文書/茶 🎉", "notes/other.md")
+    assert uploads.remove("文書/茶 🎉")
+    assert not uploads.remove("文書/茶 🎉")
 
 
 def _wait(jobs: JobQueue, job: Job) -> Job:
@@ -246,6 +248,29 @@ def test_a_job_tells_its_progress_and_its_end(tmp_path: Path) -> None:
         assert _wait(jobs, hanging).state in (JobState.STOPPED, JobState.FAILED)
         with pytest.raises(ApiError, match="no such job"):
             jobs.job("unknown")
+    finally:
+        jobs.close()
+
+
+def test_a_stopped_job_that_was_forgotten_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.api.jobs._KEPT", 2)
+    code = (
+        "import sys, json, time\n"
+        "print(json.dumps({'event': 'progress', 'bytes': 1, 'total_bytes': 4}), flush=True)\n"
+        "time.sleep(60 if sys.argv[1] == 'hang' else 0)"
+    )
+    jobs = JobQueue(job_environment(load_settings(home=tmp_path)), [sys.executable, "-c", code])
+    try:
+        hanging = jobs.submit("ingest", ["hang"])
+        forgotten = jobs.submit("ingest", ["stopped"])
+        jobs.stop(forgotten.id)
+        last = [jobs.submit("ingest", [str(number)]) for number in range(4)][-1]
+        with pytest.raises(ApiError, match="no such job"):
+            jobs.job(forgotten.id)
+        while jobs.job(hanging.id).progress is None:
+            time.sleep(0.02)
+        jobs.stop(hanging.id)
+        assert _wait(jobs, last).state is JobState.DONE
     finally:
         jobs.close()
 

@@ -375,5 +375,5 @@ def test_an_index_without_families_holds_none(tmp_path: Path) -> None:
 def test_a_damaged_file_is_explained(tmp_path: Path) -> None:
     path = tmp_path / "families.sqlite"
     path.write_bytes(b"no database" * 100)
-    with pytest.raises(IndexFormatError, match="run `indexer ingest` again"):
+    with pytest.raises(IndexFormatError, match="`indexer ingest` on any"):
         Families(path)

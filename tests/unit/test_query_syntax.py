@@ -104,9 +104,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="module")
 def engine(settings: Settings) -> Iterator[Engine]:
-    from conftest import FakeEncoder
-
     from indexer.build import ingest
+    from tests.conftest import FakeEncoder
 
     encoder = FakeEncoder()
     ingest(settings.home / "docs", settings, encoder=encoder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,36 @@ def test_a_damaged_file_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "tokens.sqlite").write_bytes(b"not a database, but long enough to be looked at" * 40)
     with pytest.raises(IndexFormatError, match="Delete it"):
         _ = TokenStore(tmp_path / "tokens.sqlite", "encoder-1").is_complete
+
+
+KILLED = """
+import os, signal, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA cache_size=1")
+db.execute("BEGIN")
+for number in range(300):
+    db.execute("INSERT INTO passages VALUES (?, ?, ?, ?)", (str(number).encode(), b"x" * 4000, b"", b"x" * 40000))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_kill_in_the_middle_of_writing_leaves_what_was_there(store: TokenStore) -> None:
+    store.put([(passage_key("a"), np.ones((1, 4), np.float32), np.zeros(1, np.int64))])
+    store.set_meta("complete", "now")
+    store.close()
+    subprocess.run([sys.executable, "-c", KILLED, str(store.path)], check=False)
+    assert store.path.with_name(f"{store.path.name}-journal").exists(), "the kill came in the middle"
+    reader = TokenStore(store.path, "encoder-1")
+    assert stored_passages(reader, ["a"]).keys() == {"a"}
+    assert reader.count() == 1
+
+
+def test_a_search_goes_on_without_a_damaged_store(engine: Engine) -> None:  # noqa: F811
+    update_token_store(engine.settings, WordEncoder())  # type: ignore[arg-type]
+    token_store_path(engine.settings).write_bytes(b"no database at all" * 900)
+    fresh = Engine(engine.settings, WordEncoder())  # type: ignore[arg-type]
+    result = fresh.search("犬", explain=True)
+    assert result.hits[0].explanation.rerank_rank is None  # type: ignore[union-attr]
 
 
 def test_a_search_reads_stored_vectors(settings: Settings) -> None:  # noqa: F811

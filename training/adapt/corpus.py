@@ -17,7 +17,7 @@ import numpy.typing as npt
 from search.errors import TrainingDataError
 from search.passages import passage_text
 from search.records import UNDETERMINED, Chunk, Vectors
-from search.settings import Settings
+from search.settings import Settings, load_settings
 from search.text import counted
 
 if TYPE_CHECKING:
@@ -30,6 +30,11 @@ LEAST_IN_LANGUAGE = 3
 """A language counts from so many documents on."""
 MOST_PASSAGES = 20_000
 """Of a larger corpus the first passages of every document are used: all of it is encoded again to be judged."""
+
+
+def embedded_settings(index: Path, *, encoder: str | None = None) -> Settings:
+    """Settings of an index of our own at a path, on this machine whatever server the user has set up."""
+    return load_settings(index=str(index.absolute()), encoder=encoder).model_copy(update={"store": None})
 
 
 @dataclass(frozen=True)

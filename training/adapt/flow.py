@@ -24,8 +24,8 @@ from search.balance import OFFSETS_FILE, load_offsets
 from search.encoder import load_encoder
 from search.errors import TrainingError
 from search.records import Vectors
-from search.settings import Settings, load_settings
-from training.adapt.corpus import Corpus, check_corpus, read_corpus
+from search.settings import Settings
+from training.adapt.corpus import Corpus, check_corpus, embedded_settings, read_corpus
 from training.adapt.general import general_trials
 from training.adapt.judging import Scores, Trial, encode_pool, pool_of, run_trial
 from training.adapt.options import AdaptOptions, Progress
@@ -83,14 +83,14 @@ def adapt(options: AdaptOptions, *, report: Report, progress: Progress) -> Outco
         TrainingError: `out` or an unfinished adaptation is in the way, or training had to stop; `resume` goes on.
     """
     started = time.monotonic()
-    settings = load_settings(index=str(options.work.absolute() / "index"), encoder=options.encoder)
+    settings = embedded_settings(options.work / "index", encoder=options.encoder)
     encoder = _load(options.encoder, options, settings)
     _open_work(options)
     corpus = read_corpus(options.corpus, settings, encoder, progress)
     read_s = time.monotonic() - started
     report(_describe(corpus))
     check_corpus(corpus, options.corpus)
-    held_out = choose_held_out(corpus, share=options.held_out_share, seed=options.seed)
+    held_out = _held_out(options, corpus)
     trials = _make_trials(options, corpus, held_out, encoder, progress)
     judging_s = time.monotonic() - started
     counts = _rows(options, corpus, held_out, encoder, progress)
@@ -132,6 +132,15 @@ def _load(name: str, options: AdaptOptions, settings: Settings) -> Encoder:
         name, backend=options.backend, device=options.device, threads=options.threads,
         cache_dir=settings.encoders_folder,
     )  # fmt: skip
+
+
+def _held_out(options: AdaptOptions, corpus: Corpus) -> frozenset[str]:
+    """Documents to judge on; those of an adaptation that was cut off stay, whatever has changed since."""
+    kept = options.work / "held_out.json"
+    if not kept.is_file():
+        chosen = choose_held_out(corpus, share=options.held_out_share, seed=options.seed)
+        _write_json(kept, {"documents": sorted(chosen)})
+    return frozenset(json.loads(kept.read_text("utf-8"))["documents"]).intersection(corpus.documents)
 
 
 def _describe(corpus: Corpus) -> str:

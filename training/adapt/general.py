@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.errors import TrainingDataError
-from search.settings import load_settings
+from training.adapt.corpus import embedded_settings
 from training.adapt.judging import Trial, pool_of, trial_of_set
 from training.data.loading import iter_rows, parse_row
 from training.data.schema import BitextRow, RetrievalRow, Row, row_texts
@@ -87,7 +87,7 @@ def _bundled(work: Path, encoder: Encoder, progress: Progress) -> Trial:
     from training.adapt.corpus import read_corpus
     from training.adapt.questions import given_questions
 
-    held = read_corpus(BUNDLED, load_settings(index=str(work / "general")), encoder, progress)
+    held = read_corpus(BUNDLED, embedded_settings(work / "general"), encoder, progress)
     questions = resolve(read_questions(BUNDLED_QUERIES), held.documents).questions
     trained = {row.doc_id for row in _packaged() if isinstance(row, RetrievalRow)}
     unseen = [question for question in questions if not trained & question.relevant.keys()]

@@ -10,7 +10,6 @@ from ui import corpus
 from ui.components.hits import spans_of, title_of, where_line
 from ui.components.markup import draw, plain, tag
 from ui.components.passages import Span, marked, passage, whole_text
-from ui.files import source_path
 from ui.messages import Speaker
 from ui.resources import Library
 
@@ -31,7 +30,7 @@ def show_document(library: Library, hit: Hit, say: Speaker) -> None:
 
 def _offer_file(library: Library, source: str, say: Speaker) -> None:
     """The file itself, where it still lies below an ingested folder; read only when it is asked for."""
-    path = source_path(source, corpus.condition(library, library.state).roots)
+    path = corpus.file_of(library, source)
     if path is not None:
         st.download_button(
             say("document.download"), data=path.read_bytes, file_name=path.name, mime="application/octet-stream",

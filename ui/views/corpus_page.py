@@ -124,7 +124,7 @@ def _confirm_removal(library: Library, names: list[str], say: Speaker) -> None:
         draw(tag("p", say("corpus.remove_what")))
         draw(tag("ul", *[tag("li", tag("bdi", name)) for name in names[:20]]))
         if st.button(say("corpus.remove_go"), type="primary"):
-            files.delete_uploads(library.engine.settings, names)
+            files.delete_uploads(library.engine.settings, [corpus.file_of(library, name) for name in names])
             corpus.start_removal(library.engine.settings, names)
             st.rerun()
 
