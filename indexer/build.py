@@ -206,8 +206,10 @@ def dry_run(corpus: Path, options: IngestOptions, settings: Settings) -> Summary
 def _known_files(corpus: Path, settings: Settings) -> dict[str, FileRow]:
     """Rows of the ledger for the files below `corpus`, by their path relative to it."""
     try:
-        path = IndexFolder(settings.index_folder).current().path / LEDGER
+        path = _server_ledger(settings) if settings.store else IndexFolder(settings.index_folder).current().path / LEDGER
     except IndexNotFoundError:
+        return {}
+    if not path.exists():
         return {}
     with closing(Ledger(path, read_only=True)) as ledger:
         names = names_below(corpus, ledger)

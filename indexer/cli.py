@@ -116,12 +116,13 @@ def remove(
     as_json: JsonOption = False,
 ) -> None:
     """Remove documents from the index; the files stay, and the next ingest of their folder adds them again."""
-    from indexer import build
+    from indexer import build, token_vectors
 
     if bool(names) == everything:
         raise SettingsError("name the documents, files or folders to remove, or give --all (not both)")
     settings: Settings = load_settings(index=index, store=store)
     removed = build.remove(settings, None if everything else names, wait_s=wait)
+    token_vectors.forget_removed(settings)
     if as_json:
         emit({"event": "removed", "documents": removed})
     else:

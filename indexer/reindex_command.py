@@ -23,6 +23,7 @@ def reindex(
     """Encode the passages of the index with another encoder; the index serves as it is until all is done."""
     from indexer.reindex import reindex as encode_again
     from indexer.reindex import roll_back
+    from indexer.token_vectors import refresh_token_store
     from search.encoder import load_encoder
 
     if (encoder is None) != rollback:
@@ -42,6 +43,7 @@ def reindex(
                 say(f"{done} of {counted(total, 'passage')} encoded")
 
         manifest = encode_again(settings, loaded, wait_s=wait, progress=advance)
+        refresh_token_store(settings, wanted=None, encoder=loaded)
     if as_json:
         emit({"event": "reindexed", "encoder": manifest.encoder, "chunks": manifest.chunks})
         return

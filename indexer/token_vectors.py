@@ -8,8 +8,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from search.engine import check_encoder
 from search.errors import IndexBusyError
 from search.opening import OpenIndex, open_index, token_store_path
@@ -25,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 256
 SAMPLED = 500
-"""Passages whose tokens the projection is fitted to, evenly from the whole index: 150 MB while it is fitted."""
+"""Passages whose tokens the projection is fitted to, evenly from the whole index."""
 
 Progress = Callable[[int, int], None]
 """Called with passages done and passages in all."""
@@ -52,7 +50,7 @@ def update_token_store(
         check_encoder(opened.manifest, encoder)
         with closing(TokenStore(token_store_path(settings), encoder.fingerprint, write=True)) as store:
             if store.projection is None and opened.manifest.chunks:
-                store.set_projection(fit_projection(_sample_tokens(opened, encoder), dimension))
+                store.set_projection(fit_projection(_iter_sample(opened, encoder), dimension))
             keys, made = _fill(opened, store, encoder, progress)
             if opened.is_outdated():
                 raise IndexBusyError("the index was changed while token vectors were made; `indexer ingest` goes on")
@@ -77,12 +75,12 @@ def _fill(opened: OpenIndex, store: TokenStore, encoder: Encoder, progress: Prog
     return keys, made
 
 
-def _sample_tokens(opened: OpenIndex, encoder: Encoder) -> Vectors:
-    """Vectors (N, D) of the tokens of an even sample of the index."""
+def _iter_sample(opened: OpenIndex, encoder: Encoder) -> Iterator[Vectors]:
+    """Vectors (L, D) of the tokens of passages, an even sample of the index."""
     step = max(1, opened.manifest.chunks // SAMPLED)
     texts = [text for number, text in enumerate(_passages(opened)) if number % step == 0]
-    tokens = [found.vectors for batch in _batches(iter(texts)) for found in encoder.encode_document_tokens(batch)]
-    return np.concatenate(tokens).astype(np.float32)
+    for batch in _batches(iter(texts)):
+        yield from (found.vectors for found in encoder.encode_document_tokens(batch))
 
 
 def _passages(opened: OpenIndex) -> Iterator[str]:
@@ -101,13 +99,18 @@ def _batches(texts: Iterator[str]) -> Iterator[list[str]]:
 
 
 def refresh_token_store(
-    settings: Settings, *, wanted: bool | None, progress: Progress = lambda _done, _of: None
+    settings: Settings,
+    *,
+    wanted: bool | None,
+    encoder: Encoder | None = None,
+    progress: Progress = lambda _done, _of: None,
 ) -> int:
     """After an ingest, bring stored token vectors into step; returns how many passages were encoded for it.
 
     Args:
         settings: Where the index is.
         wanted: Whether the index is to hold them; None: as it did.
+        encoder: One that is loaded; None: that of the settings.
         progress: Told how far it is.
     """
     path = token_store_path(settings)
@@ -117,10 +120,26 @@ def refresh_token_store(
         return 0
     from search.encoder import load_encoder
 
-    encoder = load_encoder(
+    encoder = encoder or load_encoder(
         settings.encoder, backend=settings.backend, threads=settings.threads, cache_dir=settings.encoders_folder
     )
     return update_token_store(settings, encoder, progress=progress)
+
+
+def forget_removed(settings: Settings) -> None:
+    """After a removal, forget the token vectors of passages that are gone: their tokens are text."""
+    path = token_store_path(settings)
+    if not path.is_file():
+        return
+    opened = open_index(settings)
+    try:
+        with closing(TokenStore(path, opened.manifest.encoder_fingerprint, write=True)) as store:
+            was_complete = store.is_complete
+            store.keep_only({passage_key(text) for text in _passages(opened)})
+            if was_complete:
+                store.set_meta("complete", _state(opened))
+    finally:
+        opened.close()
 
 
 def _is_current(settings: Settings, path: Path) -> bool:

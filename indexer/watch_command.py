@@ -90,10 +90,11 @@ def follow(
 
 
 def _ingest(corpus: Path, settings: Settings, encoder: Encoder, tell: Callable[[Summary], None]) -> None:
-    from indexer import build
+    from indexer import build, token_vectors
 
     try:
         summary = build.ingest(corpus, settings, encoder=encoder, wait_s=_WAIT_S)
+        token_vectors.refresh_token_store(settings, wanted=None, encoder=encoder)
     except PanlinguaError as error:
         say(f"error: {error} Watching goes on.")
         return

@@ -19,7 +19,7 @@ import numpy as np
 from search.balance import DEFAULT_BALANCE
 from search.diversity import POOL, diversify, document_vector
 from search.document_map import MAP, DocumentMap, load_map
-from search.errors import EncoderMismatchError, IndexFormatError, QueryError
+from search.errors import EncoderError, EncoderMismatchError, IndexFormatError, QueryError
 from search.facets import Facets, count_chunks, count_index
 from search.fold import (
     SURE_LANGUAGE,
@@ -215,7 +215,10 @@ class Engine:
             return Reranked(points, {}), ()
         dense = question.dense
         if dense is None:
-            dense = index.language_map.map_queries(self.encoder().encode_queries([text]), balance=balance)[0]
+            try:
+                dense = index.language_map.map_queries(self.encoder().encode_queries([text]), balance=balance)[0]
+            except EncoderError as error:  # words are found without one
+                return Reranked(points, {}), (f"not reranked: {error}",)
         load = partial(self._rerankers.get, name, self.encoder, index.tokens)
         return read_again(question.rewritten or text, points, load, index=index, dense=dense)
 

@@ -57,14 +57,27 @@ class Projection:
         return np.asarray(vectors.astype(np.float32) @ self.directions, np.float32)
 
 
-def fit_projection(tokens: Vectors, dimension: int = PROJECTED) -> Projection:
-    """The directions that keep most of the dot products between tokens (N, D).
+def fit_projection(batches: Iterable[Vectors], dimension: int = PROJECTED) -> Projection:
+    """The directions that keep most of the dot products between tokens, which come in batches (N, D).
 
     Without centring, since it is dot products and not variance that MaxSim needs.
+
+    Raises:
+        ValueError: There are no tokens.
     """
-    _, vectors = np.linalg.eigh(tokens.T.astype(np.float64) @ tokens)
+    moment: npt.NDArray[np.float64] | None = None
+    for batch in batches:
+        tokens = batch.astype(np.float64)
+        if moment is None:
+            moment, total, count = np.zeros((tokens.shape[1],) * 2), np.zeros(tokens.shape[1]), 0
+        moment += tokens.T @ tokens
+        total += tokens.sum(axis=0)
+        count += len(tokens)
+    if moment is None or not count:
+        raise ValueError("no tokens to fit a projection to")
+    _, vectors = np.linalg.eigh(moment)
     directions = np.ascontiguousarray(vectors[:, ::-1][:, :dimension], dtype=np.float32)
-    return Projection(directions, np.asarray(tokens.mean(axis=0) @ directions, np.float32))
+    return Projection(directions, np.asarray(total / count @ directions, np.float32))
 
 
 def quantise(vectors: Vectors) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
@@ -99,6 +112,7 @@ class TokenStore:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._explained():
             db = self._connect("rwc")
+            db.execute("PRAGMA secure_delete=ON")  # tokens are text: what is forgotten is gone
             with db:
                 db.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB)")
                 db.execute(

@@ -11,7 +11,7 @@ import pytest
 from test_rerank import WordEncoder, engine, settings  # noqa: F401  # fixtures
 
 from indexer import build
-from indexer.token_vectors import refresh_token_store, update_token_store
+from indexer.token_vectors import forget_removed, refresh_token_store, update_token_store
 from search.engine import Engine
 from search.errors import IndexFormatError
 from search.opening import token_store_path
@@ -37,7 +37,7 @@ def test_codes_give_the_vectors_back() -> None:
 
 def test_a_projection_keeps_the_products_it_can() -> None:
     tokens = unit(200, 8) @ np.diag([1, 1, 1, 1, 0, 0, 0, 0]).astype(np.float32)
-    projection = fit_projection(tokens, 4)
+    projection = fit_projection(np.split(tokens, 4), 4)
     assert projection.directions.shape == (8, 4)
     np.testing.assert_allclose(projection.directions.T @ projection.directions, np.eye(4), atol=1e-5)
     small = projection.apply(tokens)
@@ -163,6 +163,16 @@ def test_only_new_passages_are_encoded_again(settings: Settings, tmp_path: Path)
     index = Engine(settings, encoder).index()  # type: ignore[arg-type]
     texts = [passage_text(point.chunk) for point in index.store.iter_points()]
     assert stored_passages(store, texts).keys() == set(texts)
+
+
+def test_what_is_removed_leaves_no_tokens(settings: Settings) -> None:  # noqa: F811
+    update_token_store(settings, WordEncoder())  # type: ignore[arg-type]
+    build.remove(settings, ["ja.txt"])
+    forget_removed(settings)
+    store = TokenStore(token_store_path(settings), WordEncoder().fingerprint)
+    assert store.count() == 13
+    assert store.is_complete
+    assert refresh_token_store(settings, wanted=None) == 0, "they are of the index as it is"
 
 
 def test_vectors_are_kept_only_where_they_are_wanted(settings: Settings) -> None:  # noqa: F811
