@@ -206,9 +206,10 @@ def dry_run(corpus: Path, options: IngestOptions, settings: Settings) -> Summary
 def _known_files(corpus: Path, settings: Settings) -> dict[str, FileRow]:
     """Rows of the ledger for the files below `corpus`, by their path relative to it."""
     try:
-        path = _server_ledger(settings) if settings.store else IndexFolder(settings.index_folder).current().path / LEDGER
+        folder = server_folder(settings) if settings.store else IndexFolder(settings.index_folder).current().path
     except IndexNotFoundError:
         return {}
+    path = folder / LEDGER
     if not path.exists():
         return {}
     with closing(Ledger(path, read_only=True)) as ledger:
