@@ -11,10 +11,11 @@ import sys
 from pathlib import Path
 
 from indexer.build import ingest, size_of, status
-from indexer.console import describe, progress_bar, warning_if_empty
+from indexer.console import count_bar, describe, progress_bar, warning_if_empty
+from indexer.token_vectors import refresh_token_store
 from search.console import say
 from search.engine import Engine
-from search.errors import PanlinguaError, SourceError
+from search.errors import EncoderMismatchError, PanlinguaError, SourceError
 from search.settings import Settings, load_settings
 
 BUNDLED = Path("corpus/documents")
@@ -27,7 +28,15 @@ def demo(corpus: Path) -> None:
     settings = load_settings(index="demo" if bundled else None)
     say(f"Ingesting {corpus} into {settings.index_folder} (the first run also unpacks the encoder) ...")
     with progress_bar(lambda: size_of(corpus), quiet=False) as progress:
-        summary = ingest(corpus, settings, progress=progress)
+        try:
+            summary = ingest(corpus, settings, progress=progress)
+        except EncoderMismatchError:
+            if not bundled:
+                raise
+            summary = ingest(corpus, settings, progress=progress, fresh=True)  # an earlier version's demo
+    if bundled:
+        with count_bar("token vectors", quiet=False) as progress_of_tokens:
+            refresh_token_store(settings, wanted=True, progress=progress_of_tokens)
     print(describe(summary))
     if warning := warning_if_empty(summary, corpus):
         say(warning)

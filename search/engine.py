@@ -345,10 +345,10 @@ class Engine:
         return load_map((index.folder or Path()) / MAP, index.manifest)
 
     def load(self) -> None:
-        """Load now what the first query would otherwise wait for: index, encoder, language models."""
+        """Load now what the first query would otherwise wait for: index, encoder, language models, words."""
         self.index()
         self.encoder()
-        self._detector.detect_query("?")
+        self.search("an unheardofword? 何の話？", k=1)  # one that no index holds is looked up in all its words
 
     def close(self) -> None:
         """Release the index."""

@@ -27,7 +27,7 @@ _LEAST = {"Hang": 5, "Deva": 3, "Beng": 3, "Gujr": 3, "Guru": 3, "Orya": 3, "Tam
 """Fewest units of a word: those of Hangul are the parts of syllables, of Indic scripts the syllables."""
 _CANDIDATES = 50
 _PRIVATE = 0xF0000
-_PERSONS = frozenset("أتينאתינ")
+_PERSONS = frozenset("أاتينאתינ")
 """First letters of Arabic and Hebrew verbs that tell the person: I, you, he, we."""
 _WORD = regex.compile(r"[\p{L}\p{M}\u200c\u200d]+")
 _ACCENTS = regex.compile(r"\p{Mn}+")

@@ -108,7 +108,7 @@ def test_an_error_is_a_unit_of_the_script() -> None:
 
 
 @pytest.mark.parametrize(
-    ("typed", "other"), [("أفعل", "تفعل"), ("יכתוב", "תכתוב"), ("breads", "bread"), ("хлеба", "хлеб")]
+    ("typed", "other"), [("أفعل", "تفعل"), ("يطلب", "اطلب"), ("יכתוב", "תכתוב"), ("breads", "bread"), ("хлеба", "хлеб")]
 )
 def test_another_form_of_a_word_is_no_error(typed: str, other: str) -> None:
     assert Speller([Word(other, 5, "und")]).correct(typed) is None
