@@ -29,7 +29,6 @@ _EMPHASIS = (
     re.compile(r"(?<!~)(~~)(?=\S)([^~\n]{1,2000}?)(?<=\S)~~(?!~)"),
 )
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+\-.!|<>~])")
-_BLANKS = re.compile(r"\n{3,}")
 
 
 def strip_markdown(text: str, *, inline: bool = True) -> tuple[str, tuple[Heading, ...]]:
