@@ -43,7 +43,7 @@ from search.opening import OpenIndex, open_index
 from search.records import UNDETERMINED, Chunk, Filter, Match, ScoredPoint, SparseVector, Vectors
 from search.rerank import NONE, RERANKED, Reranked, Rerankers, default_reranker, read_again
 from search.results import MAX_RESULTS, Hit, Mode, SearchResult
-from search.retrieval import Explainer, best_per_document, explainer, retrieve
+from search.retrieval import Explainer, Lists, best_per_document, explainer, retrieve
 from search.settings import Settings, load_settings
 from search.text import NO_SCRIPT
 from search.topics import Topics
@@ -183,9 +183,9 @@ class Engine:
         languages = dict(detection.probabilities)
         families = index.families if fold else Families(None)
         rejected = partial(documents_holding, index.store, asked.without)
-        reader, wanted = rerank or default_reranker(index), offset + k
+        reader, wanted, lists = rerank or default_reranker(index), offset + k, Lists()
         points = best_per_document(
-            lambda limit: retrieve(index, dense, sparse, languages, limit, filter),
+            lambda limit: retrieve(index, dense, sparse, languages, limit, filter, lists),
             max(wanted, RERANKED if reader != NONE else 0, POOL if diversity else 0), rejected, families,
         )  # fmt: skip
         retrieved = time.perf_counter()
@@ -195,7 +195,7 @@ class Engine:
         page = _folded(index, points, families, diversity)[offset : offset + k]
         readers = _readers(reader_languages, detection)
         shown = show(page, families, index.store, readers=readers, filter=filter, rejected=rejected)
-        explain_point = explainer(index, dense, sparse, filter, reranked) if explain else None
+        explain_point = explainer(lists, reranked) if explain else None
         hits, before = _as_hits(shown, offset, explain_point), time.perf_counter()
         hits, unmarked = self._highlighted(asked.text, index, hits) if highlight else (hits, ())
         marked = time.perf_counter()

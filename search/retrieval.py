@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from search.fold import Families
 from search.fusion import fuse_ranks, keep_language_places
@@ -17,6 +18,14 @@ CANDIDATES = 200
 """Chunks of each list that are ranked; four times as many, and again, while a search asks for more documents."""
 
 
+@dataclass
+class Lists:
+    """The longest lists that a search has ranked so far: by meaning and by words."""
+
+    by_meaning: list[ScoredPoint] = field(default_factory=list)
+    by_words: list[ScoredPoint] = field(default_factory=list)
+
+
 def retrieve(
     index: OpenIndex,
     dense: Vectors | None,
@@ -24,17 +33,23 @@ def retrieve(
     query_languages: Mapping[str, float],
     limit: int,
     filter: Filter | None,
+    lists: Lists,
 ) -> list[ScoredPoint]:
-    """Up to `limit` chunks, best first: by meaning, by words or, where the query has both, fused fairly."""
-    if dense is None and sparse is not None:
-        return index.store.search_lexical(sparse, limit=limit, filter=filter)
-    if dense is not None and (sparse is None or not len(sparse.indices)):
-        return index.store.search_dense(dense, limit=limit, filter=filter)
-    if dense is None or sparse is None:
-        return []
-    by_meaning = index.store.search_dense(dense, limit=limit, filter=filter)
-    by_words = index.store.search_lexical(sparse, limit=limit, filter=filter)
-    return keep_language_places(by_meaning, fuse_ranks(by_meaning, by_words, query_languages))[:limit]
+    """Up to `limit` chunks, best first: by meaning, by words or, where the query has both, fused fairly.
+
+    `lists` gets what was ranked by each.
+    """
+    if dense is not None:
+        lists.by_meaning = index.store.search_dense(dense, limit=limit, filter=filter)
+    if sparse is not None and len(sparse.indices):
+        lists.by_words = index.store.search_lexical(sparse, limit=limit, filter=filter)
+    elif dense is not None:
+        return lists.by_meaning
+    if dense is None:
+        return lists.by_words
+    return keep_language_places(
+        lists.by_meaning, fuse_ranks(lists.by_meaning, lists.by_words, query_languages)
+    )[:limit]
 
 
 def best_per_document(
@@ -66,16 +81,13 @@ def best_per_document(
         limit *= 4
 
 
-def explainer(
-    index: OpenIndex, dense: Vectors | None, sparse: SparseVector | None, filter: Filter | None, reranked: Reranked
-) -> Explainer:
+def explainer(lists: Lists, reranked: Reranked) -> Explainer:
     """What tells where a point stands in each list that made the result."""
+
     def ranks(points: list[ScoredPoint]) -> dict[str, tuple[int, float]]:
         return {point.chunk.id: (rank, point.score) for rank, point in enumerate(points, start=1)}
 
-    limit = 4 * CANDIDATES
-    by_dense = ranks(index.store.search_dense(dense, limit=limit, filter=filter)) if dense is not None else {}
-    by_words = ranks(index.store.search_lexical(sparse, limit=limit, filter=filter)) if sparse is not None else {}
+    by_dense, by_words = ranks(lists.by_meaning), ranks(lists.by_words)
 
     def explain(point: ScoredPoint) -> Explanation:
         (dense_at, meaning), (words_at, words), (read_at, reading) = (
