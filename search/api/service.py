@@ -108,13 +108,17 @@ class Service:
             self._problem = f"the encoder cannot be loaded: {error}"
             logger.error("%s", self._problem)
             return
-        self._encoder = batching(loaded, self.metrics.count_batch)
+        self._encoder = batching(loaded, self._count_batch)
         engine = Engine(s, self._encoder)
         try:
             engine.load()
         except PanlinguaError as error:  # no index yet, or one of another encoder: each request is told
             logger.warning("%s", error)
         self._engine = engine
+
+    def _count_batch(self, texts: int) -> None:
+        if self._engine is not None:  # not what loading asks by itself
+            self.metrics.count_batch(texts)
 
     def _open_jobs(self) -> float:
         return sum(job.state in (JobState.QUEUED, JobState.RUNNING) for job in self.jobs.jobs())
