@@ -137,6 +137,8 @@ def main() -> None:
             for reranker, stored in [*computed, *((LATE, dimension) for dimension in arguments.stored)]:
                 row = {"collection": collection.name, "queries": len(collection.queries), "reranker": reranker}
                 row |= store_tokens(engine.settings, encoder, stored)
+                engine.close()
+                engine = Engine(engine.settings, encoder)  # one that was open would go on with the vectors of before
                 stage = "highlight" if reranker == NONE else "rerank"
                 row |= measure(engine, collection, reranker)
                 row |= measure_time(engine.settings, encoder, collection, reranker, stage) if arguments.timed else {}

@@ -151,7 +151,7 @@ def _frozen(index: IndexFolder) -> Iterator[Path]:
         try:
             files = view.path / "generation"
             try:
-                copy_tree(generation.path, files, copy=_link)
+                copy_tree(generation.path, files, copy=os.link)
             except FileNotFoundError:  # a newer one was published, or its map was drawn anew, just now
                 if attempt + 1 == _ATTEMPTS:
                     raise
@@ -160,10 +160,6 @@ def _frozen(index: IndexFolder) -> Iterator[Path]:
             return
         finally:
             view.close()
-
-
-def _link(source: Path, target: Path) -> None:
-    os.link(source, target)
 
 
 def _write(folder: Path, manifest: IndexManifest, target: Path) -> BackupContents:

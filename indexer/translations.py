@@ -99,7 +99,6 @@ def update_families(
     digests: Mapping[str, str],
     language_map: LanguageMap,
     origin: str,
-    exact_documents: int | None = None,
 ) -> int:
     """Bring the families in `path` into step with an index; a kill leaves the file as it was.
 
@@ -111,8 +110,6 @@ def update_families(
         digests: Documents that are complete in the store, each with a digest that changes when its chunks do.
         language_map: The index's.
         origin: What the vectors depend on; when it changes, everything is found anew.
-        exact_documents: Up to so many documents, and more when many are new, all are compared with all; None:
-            EXACT_DOCUMENTS.
 
     Returns:
         The number of families.
@@ -120,14 +117,14 @@ def update_families(
     Raises:
         StoreError: The file cannot be written.
     """
-    work, exact = path.with_name(f"{path.name}.new"), EXACT_DOCUMENTS if exact_documents is None else exact_documents
+    work = path.with_name(f"{path.name}.new")
 
     def update(*, anew: bool) -> int:
         work.unlink(missing_ok=True)
         if path.is_file() and not anew:
             shutil.copyfile(path, work)
         with closing(_open(work, f"{FAMILIES_VERSION} {origin}")) as db, _Scratch(path.parent) as scratch:
-            count = _Update(db, store, language_map, scratch, exact).run(digests)
+            count = _Update(db, store, language_map, scratch).run(digests)
         work.replace(path)
         return count
 
@@ -243,9 +240,8 @@ class _Update:
         store: VectorStore,
         language_map: LanguageMap,
         scratch: _Scratch,
-        exact_documents: int,
     ) -> None:
-        self._db, self._store, self._scratch, self._exact = db, store, scratch, exact_documents
+        self._db, self._store, self._scratch = db, store, scratch
         self._chunks = _ChunkVectors(store, language_map, scratch.file())
 
     def run(self, digests: Mapping[str, str]) -> int:
@@ -307,7 +303,7 @@ class _Update:
         shape = (len(table.names), len(table.ids), NEIGHBOURS)
         near = Neighbours(self._scratch.array(shape, np.int32), self._scratch.array(shape, np.float32))
         near.rows[:] = -1
-        if len(table.ids) > max(self._exact, math.isqrt(PAIRS_PER_SEARCH * len(changed))):
+        if len(table.ids) > max(EXACT_DOCUMENTS, math.isqrt(PAIRS_PER_SEARCH * len(changed))):
             return near, self._search(table, near, changed)
         nearest_in_blocks(table.vectors, table.languages, near)
         return near, None
