@@ -110,6 +110,7 @@ def begin(page: str) -> Request:
     else:
         return known or asked
     set_widgets(request)
+    st.session_state[_WRITTEN] = parameters  # taken over once, even if what the reader types next cuts this run off
     return request
 
 

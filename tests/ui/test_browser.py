@@ -130,7 +130,10 @@ def go(page: Any, address: str) -> None:
 def ask(page: Any, query: str) -> None:
     page.get_by_label(ENGLISH["search.field"]).fill(query)
     page.keyboard.press("Enter")
-    page.locator("article.hit").first.wait_for()
+    try:
+        page.locator("article.hit").first.wait_for()
+    except playwright.TimeoutError:
+        pytest.fail(f"no hit at {page.url}; the page says:\n{page.locator('body').inner_text()}")
     settle(page)
 
 

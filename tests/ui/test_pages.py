@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from ui import corpus, jobs
+from ui.components import controls
 from ui.messages import LANGUAGES, load_messages
 
 pytestmark = pytest.mark.usefixtures("home", "on_sample")
@@ -42,6 +44,15 @@ def test_a_question_in_one_language_finds_a_document_in_another() -> None:
     assert 'lang="ja"' in drawn
     assert '<mark class="sentence">' in drawn
     assert app.query_params["q"] == QUERY
+
+
+def test_what_is_typed_while_the_first_page_is_still_drawn_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as cut:  # Streamlit cuts a run off when the reader acts: here once the field is drawn
+        cut.setattr(controls, "request_of_widgets", lambda _: st.stop())
+        app = open_page()
+    app.text_input(key="q").set_value("water").run()
+    assert app.text_input(key="q").value == "water"
+    assert "<article" in html(app)
 
 
 def test_the_url_holds_the_whole_search() -> None:
