@@ -308,7 +308,8 @@ def _is_cached(hub_id: str) -> bool:
 def _require_scoring_head(name: str, model: Any) -> None:
     """Refuse a model whose last layer is made up on loading, or that gives several classes."""
     built = getattr(getattr(model[0], "model", None), "config", None)
-    if not any("For" in kind for kind in getattr(built, "architectures", None) or []):  # BertModel has no last layer
+    has_head = len(model) > 1 and getattr(model[-1], "module_output_name", None) == "scores"  # as `training` makes them
+    if not has_head and not any("For" in kind for kind in getattr(built, "architectures", None) or []):
         raise RerankerError(f"{name!r} is an encoder, never trained to score pairs; choose a CrossEncoder")
     if int(model.num_labels) != 1:
         raise RerankerError(f"{name!r} gives {model.num_labels} classes for a pair; choose a CrossEncoder for ranking")

@@ -26,6 +26,8 @@ def export_encoder(
 ) -> Path:  # fmt: skip
     """Merge an adapter into its base and describe the result; `SentenceTransformer(out)` loads it.
 
+    What a recipe of rerank streams trained is loaded by `CrossEncoder(out)`.
+
     Args:
         adapter: Folder of the trained adapter, or of a whole trained model, which is copied.
         base: Folder of the base.
@@ -45,9 +47,12 @@ def export_encoder(
     work.mkdir(parents=True)
     if (adapter / ADAPTER_WEIGHTS).is_file():  # first: a checkpoint of an adapter has modules.json as well
         merge_adapter(base, adapter, work)
+        if recipe.is_reranker:
+            _replace_head(adapter, work)
     else:
         shutil.copytree(adapter, work, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*TRAINING_STATE))
-    _write_prompts(work, recipe)
+    if not recipe.is_reranker:
+        _write_prompts(work, recipe)
     record = describe(recipe, run or {}, evaluation or {})
     (work / DESCRIPTION_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False), "utf-8")
     work.replace(out)
@@ -124,6 +129,15 @@ def shrink_adapter(adapter: Path, out: Path) -> Path:
     kept = {key: config[key] for key in KEPT_CONFIG} | {"target_modules": sorted(config["target_modules"])}
     (out / ADAPTER_CONFIG).write_text(json.dumps(kept, indent=2), "utf-8")
     return out
+
+
+def _replace_head(adapter: Path, folder: Path) -> None:
+    """Make the modules after the transformer those that were trained with the adapter."""
+    for item in folder.iterdir():
+        if item.is_dir():
+            shutil.rmtree(item)
+    unwanted = shutil.ignore_patterns(ADAPTER_WEIGHTS, ADAPTER_CONFIG, *TRAINING_STATE)
+    shutil.copytree(adapter, folder, dirs_exist_ok=True, ignore=unwanted)
 
 
 def _write_prompts(folder: Path, recipe: Recipe) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 
-def build_loss(model: SentenceTransformer, stream: Stream, training: Training) -> torch.nn.Module:
+def build_loss(model: Any, stream: Stream, training: Training) -> torch.nn.Module:
     """Loss of a stream; where asked, its mean over the Matryoshka dimensions.
 
     - retrieval, paraphrase, NLI: InfoNCE with in-batch and given negatives (van den Oord et al., 2018, equation 4).
@@ -20,13 +20,18 @@ def build_loss(model: SentenceTransformer, stream: Stream, training: Training) -
     - STS: CoSENT (Su, 2022): pairs are ranked, their scores not copied.
     - classification: all triplets of a batch (Hermans et al., 2017, equation 6).
     - neutral: 1 - cosine to the teacher's vector (EmbedDistill, Kim et al., 2023, equation 7).
+    - rerank: the softmax over the documents shown with a query, of which one answers it (ListNet, Cao et al., 2007;
+      with mined negatives the "localized contrastive estimation" of Gao, Dai and Callan, 2021, equation 2).
 
     With `training.mini_batch`, InfoNCE is computed by GradCache (Gao et al., 2021): the batch may be far larger than
     memory, at the price of a second forward pass.
     """
+    from sentence_transformers.cross_encoder.losses import ListNetLoss
     from sentence_transformers.sentence_transformer import losses
 
     match stream.objective:
+        case Objective.RERANK:
+            return ListNetLoss(model, mini_batch_size=training.mini_batch or None)
         case Objective.STS:
             loss: torch.nn.Module = losses.CoSENTLoss(model)
         case Objective.CLASSIFICATION:

@@ -175,6 +175,7 @@ def _source(number: int, stream: Stream, rows: Mapping[str, Sequence[Row]], rng:
     wanted = {
         Objective.RETRIEVAL: RetrievalRow, Objective.BITEXT: BitextRow, Objective.PARAPHRASE: ParaphraseRow,
         Objective.NLI: NliRow, Objective.STS: StsRow, Objective.CLASSIFICATION: LabelledRow,
+        Objective.RERANK: RetrievalRow,
     }.get(stream.objective)  # fmt: skip
     chosen = {
         name: [row for row in members if wanted is None or isinstance(row, wanted)]

@@ -1,4 +1,8 @@
-"""The model that a run trains: the base as a SentenceTransformer, with adapters where the recipe asks for them."""
+"""The model that a run trains: the base as a SentenceTransformer, with adapters where the recipe asks for them.
+
+A reranker is the same base under another head: it reads query and passage as one text, and a linear layer scores the
+mean over the tokens.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,15 @@ from training.recipe import Lora, Recipe
 
 if TYPE_CHECKING:
     import torch
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
+    Model = SentenceTransformer | CrossEncoder
+
+SCORES = "scores"
+"""What a cross-encoder's last module calls its output."""
 
 
-def load_base(recipe: Recipe, cache: Path, *, device: str | None = None) -> SentenceTransformer:
+def load_base(recipe: Recipe, cache: Path, *, device: str | None = None) -> Model:
     """The base in float32, with the recipe's token limit and dropout, ready to train.
 
     Args:
@@ -27,13 +36,34 @@ def load_base(recipe: Recipe, cache: Path, *, device: str | None = None) -> Sent
     from sentence_transformers import SentenceTransformer
 
     folder = base_folder(recipe.base, cache)
-    model = SentenceTransformer(
-        str(folder), device=device, local_files_only=True, model_kwargs={"dtype": "float32"}
-    )  # the library would keep the precision of the file
+    model: Model
+    if recipe.is_reranker:
+        model = _as_reranker(folder, device)
+    else:
+        model = SentenceTransformer(
+            str(folder), device=device, local_files_only=True, model_kwargs={"dtype": "float32"}
+        )  # the library would keep the precision of the file
     _set_max_tokens(model, recipe.training.max_tokens)
     _set_dropout(model, recipe.training.dropout)
     if model.device.type == "cpu":  # fused attention's backward pass takes twice as long there, for the whole step
         network(model).set_attn_implementation("eager")
+    return model
+
+
+def _as_reranker(folder: Path, device: str | None) -> CrossEncoder:
+    """The base with a new head. Pooling is the base's own, by the mean: what its tokens were trained for."""
+    import torch
+    from sentence_transformers import CrossEncoder
+    from sentence_transformers.base.modules import Dense, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    transformer = Transformer(str(folder), model_kwargs={"dtype": "float32"})
+    size = int(transformer.get_embedding_dimension())
+    head = Dense(
+        size, 1, activation_function=torch.nn.Identity(), module_input_name="sentence_embedding",
+        module_output_name=SCORES,
+    )  # fmt: skip
+    model: CrossEncoder = CrossEncoder(modules=[transformer, Pooling(size, pooling_mode="mean"), head], device=device)
     return model
 
 
@@ -86,12 +116,12 @@ def _pool(plain: Path, folder: Path) -> None:
     SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder), create_model_card=False)
 
 
-def network(model: SentenceTransformer) -> Any:
+def network(model: Model) -> Any:
     """The transformer inside."""
     return model.transformers_model
 
 
-def add_adapter(model: SentenceTransformer, lora: Lora) -> None:
+def add_adapter(model: Model, lora: Lora) -> None:
     """Freeze the base and add LoRA to it; with rank 0, train all weights but the embeddings.
 
     Raises:
@@ -140,12 +170,12 @@ def count_processes() -> int:
     return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
 
-def _freeze_embeddings(model: SentenceTransformer) -> None:
+def _freeze_embeddings(model: Model) -> None:
     for parameter in network(model).get_input_embeddings().parameters():
         parameter.requires_grad_(False)
 
 
-def _set_max_tokens(model: SentenceTransformer, limit: int) -> None:
+def _set_max_tokens(model: Model, limit: int) -> None:
     """The recipe's limit, within the positions that the base has learnt, if it has such a limit."""
     config = network(model).config
     most = getattr(config, "max_position_embeddings", 0)
@@ -156,7 +186,7 @@ def _set_max_tokens(model: SentenceTransformer, limit: int) -> None:
     model.max_seq_length = limit
 
 
-def _set_dropout(model: SentenceTransformer, share: float) -> None:
+def _set_dropout(model: Model, share: float) -> None:
     import torch
 
     for module in model.modules():

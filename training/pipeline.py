@@ -16,11 +16,11 @@ from search.errors import RecipeError, TrainingError
 from training.mixture import Batch, plan_batches
 from training.model import base_folder
 from training.neutral import build_teacher, neutral_texts
-from training.prepare import Prepared, build_evaluator, prepare
+from training.prepare import Prepared, build_evaluator, build_reranking_evaluator, prepare
 from training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from training.model import Model
 
 RECIPE_FILE = "recipe.toml"
 RUN_FILE = "run.json"
@@ -88,7 +88,8 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
     say(f"{total:,} parameters, {trained:,} trained; {len(batches)} steps")
     if processes.is_first:
         _write_run_file(recipe, options, prepared, batches, (total, trained))
-    evaluator = build_evaluator(prepared.dev, recipe) if recipe.training.evaluate_every else None
+    build = build_reranking_evaluator if recipe.is_reranker else build_evaluator
+    evaluator = build(prepared.dev, recipe) if recipe.training.evaluate_every else None
     train(
         model, lay_out(batches, recipe, teacher), recipe, options.out, evaluator=evaluator, resume=options.resume,
         progress=progress,
@@ -122,17 +123,19 @@ def _quiet(_message: str) -> None:
     """Say nothing."""
 
 
-def save_trained(model: SentenceTransformer, folder: Path) -> None:
-    """The adapter alone where the model has one, else the whole model."""
+def save_trained(model: Model, folder: Path) -> None:
+    """The adapter alone where the model has one, with the head of a reranker; else the whole model."""
+    from sentence_transformers import SentenceTransformer
+
     from training.model import network
 
-    if network(model)._hf_peft_config_loaded:
+    if network(model)._hf_peft_config_loaded and isinstance(model, SentenceTransformer):
         network(model).save_pretrained(str(folder))
     else:
         model.save_pretrained(str(folder), create_model_card=False)
 
 
-def load_adapter_weights(model: SentenceTransformer, folder: Path) -> None:
+def load_adapter_weights(model: Model, folder: Path) -> None:
     """Start from an adapter of the same shape.
 
     Raises:
@@ -188,8 +191,9 @@ def _check_same_data(prepared: Prepared, options: RunOptions) -> None:
         )
 
 
-def _check_dimensions(recipe: Recipe, model: SentenceTransformer) -> None:
-    dims, size = recipe.training.matryoshka, model.get_embedding_dimension()
+def _check_dimensions(recipe: Recipe, model: Any) -> None:
+    dims = recipe.training.matryoshka
+    size = model.get_embedding_dimension() if dims and not recipe.is_reranker else 0
     if dims and size and max(dims) > size:
         raise RecipeError(f"training.matryoshka has {max(dims)}, but the base's vectors have {size} dimensions.")
 

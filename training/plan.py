@@ -136,8 +136,9 @@ def _time_steps(model: Any, chosen: list[Batch], recipe: Recipe) -> dict[int, fl
                 torch.cuda.synchronize()
             times[-1] += time.perf_counter()
 
-    zero = np.zeros(model.get_embedding_dimension(), np.float32)
-    teacher = {(text, kind): zero + 0.05 for text, kind, _ in neutral_texts(chosen)}
+    texts = neutral_texts(chosen)
+    any_vector = np.full(model.get_embedding_dimension(), 0.05, np.float32) if texts else None
+    teacher = {(text, kind): any_vector for text, kind, _ in texts}
     quick = recipe.model_copy(update={"training": _without_evaluation(recipe.training, len(chosen))})
     with tempfile.TemporaryDirectory(prefix="training-plan-") as folder:
         train(model, lay_out(chosen, quick, teacher), quick, Path(folder), callbacks=(Clock(),))

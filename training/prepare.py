@@ -136,6 +136,28 @@ def _drop_dev_texts(rows: dict[str, list[Row]], dev: Sequence[RetrievalRow]) -> 
         rows[name] = [row for row in members if held.isdisjoint(map(canonical_text, row_texts(row)))]
 
 
+def build_reranking_evaluator(dev: Sequence[RetrievalRow], recipe: Recipe, *, batch_size: int = 32) -> Any:
+    """Dev documents among their mined negatives; its primary metric is mAP.
+
+    Raises:
+        TrainingDataError: No row of the dev split has negatives.
+    """
+    from sentence_transformers.cross_encoder.evaluation import CrossEncoderRerankingEvaluator
+
+    with_negatives = [row for row in dev if row.negatives]
+    by_share = sorted(with_negatives, key=lambda row: fraction(row.query + row.lang_query, recipe.seed))
+    chosen = by_share[: recipe.training.dev_queries]
+    if not chosen:
+        raise TrainingDataError(
+            "no row of the dev split has negatives; mine them (`training mine`), raise `data.dev_share`, or set "
+            "`training.evaluate_every` to 0."
+        )
+    samples: list[dict[str, str | list[str]]] = [
+        {"query": row.query, "positive": [row.positive], "negative": list(row.negatives)} for row in chosen
+    ]
+    return CrossEncoderRerankingEvaluator(samples, batch_size=batch_size, name="dev", write_csv=False)
+
+
 def build_evaluator(
     dev: Sequence[RetrievalRow], recipe: Recipe, *, batch_size: int = 32
 ) -> InformationRetrievalEvaluator:

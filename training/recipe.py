@@ -33,6 +33,8 @@ class Objective(StrEnum):
     CLASSIFICATION = "classification"
     NEUTRAL = "neutral"
     """Language-neutral self-distillation: the base's own vectors without their language's mean."""
+    RERANK = "rerank"
+    """Not an encoder but a cross-encoder: it reads a query and a passage together and scores the pair."""
 
 
 class HubData(_Section):
@@ -67,7 +69,8 @@ class Stream(_Section):
     size ** (1 / temperature), languages within them likewise. `cross_lingual` is the share of pairs whose two texts are
     in different languages where the data has both; `languages` how many languages meet in one batch: few, so that every
     query sees wrong documents in its own. `max_chars` cuts texts; 0 leaves that to `training.max_tokens`. Of
-    neutral streams, `queries` is the share of batches of queries, the rest being documents.
+    neutral streams, `queries` is the share of batches of queries, the rest being documents. In rerank streams every
+    query is shown its document, its `negatives`, and documents of `in_batch` other rows of the batch.
     """
 
     objective: Objective
@@ -79,6 +82,7 @@ class Stream(_Section):
     cross_lingual: Share = 0.5
     languages: int = Field(default=4, ge=1)
     negatives: int = Field(default=0, ge=0)
+    in_batch: int = Field(default=0, ge=0)
     similarity_temperature: float = Field(default=0.02, gt=0)
     queries: Share = 0.5
     max_chars: int = Field(default=0, ge=0)
@@ -143,6 +147,22 @@ class Recipe(_Section):
     streams: tuple[Stream, ...] = Field(min_length=1)
     lora: Lora = Lora()
     training: Training = Training()
+
+    @property
+    def is_reranker(self) -> bool:
+        """Whether it trains a cross-encoder."""
+        return self.streams[0].objective is Objective.RERANK
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Recipe:
+        if len({stream.objective is Objective.RERANK for stream in self.streams}) > 1:
+            raise ValueError("rerank streams train a cross-encoder, the others an encoder; they need a recipe each")
+        for stream in self.streams:
+            if self.is_reranker and not stream.negatives + stream.in_batch:
+                raise ValueError("a rerank stream needs wrong documents: set `negatives` or `in_batch`")
+            if self.is_reranker and stream.in_batch >= stream.batch_size:
+                raise ValueError(f"in_batch is {stream.in_batch}, but a batch of {stream.batch_size} has fewer others")
+        return self
 
     @model_validator(mode="after")
     def _dimensions(self) -> Recipe:

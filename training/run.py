@@ -25,11 +25,15 @@ from training.recipe import Objective, Recipe, Stream
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
-    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+
+    from training.model import Model
 
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 DEV_METRIC = "eval_dev_cosine_map@100"
+RERANK_DEV_METRIC = "eval_dev_map"
+CERTAIN = 10.0
+"""Label of a reranker's right document; the loss takes the softmax of the labels, which gives it all but 0.02 %."""
 FULL_DISK = (
     "os error 28",
     "No space left on device",
@@ -94,6 +98,8 @@ def _columns(
             kind = str(batch.rows[0][1])
             rows = [(text, (teacher or {})[str(text), kind]) for text, _ in batch.rows]
             return ("text", "label"), rows, ({"text": query if kind == "query" else document}, kind)
+        case Objective.RERANK:
+            return ("query", "documents", "label"), _lists(batch, stream.in_batch), ({}, "")
         case Objective.RETRIEVAL:
             texts = dict.fromkeys(batch.columns, document) | {"anchor": query}
             return batch.columns, batch.rows, (texts, "")
@@ -101,8 +107,19 @@ def _columns(
             return batch.columns, batch.rows, (dict.fromkeys(batch.columns, query), "")
 
 
+def _lists(batch: Batch, in_batch: int) -> list[tuple[str, list[str], list[float]]]:
+    """Each query with its document, its negatives and documents of the rows after it, and which one is right."""
+    rows = [[str(text) for text in row] for row in batch.rows]
+    lists = []
+    for place, (query, *documents) in enumerate(rows):
+        others = [rows[(place + step) % len(rows)][1] for step in range(1, min(in_batch, len(rows) - 1) + 1)]
+        shown = list(dict.fromkeys([*documents, *others]))
+        lists.append((query, shown, [CERTAIN] + [0.0] * (len(shown) - 1)))
+    return lists
+
+
 def train(
-    model: SentenceTransformer, data: PlannedData, recipe: Recipe, folder: Path, *,
+    model: Model, data: PlannedData, recipe: Recipe, folder: Path, *,
     evaluator: Any = None, resume: bool = False, callbacks: Sequence[Any] = (),
     progress: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> None:  # fmt: skip
@@ -188,15 +205,13 @@ def is_bfloat16(precision: str) -> bool:
     return bool(torch.cpu._is_amx_tile_supported())
 
 
-def _build_trainer(
-    model: SentenceTransformer, data: PlannedData, recipe: Recipe, folder: Path, evaluator: Any, progress: Any
-) -> SentenceTransformerTrainer:
+def _build_trainer(model: Model, data: PlannedData, recipe: Recipe, folder: Path, evaluator: Any, progress: Any) -> Any:
     from transformers import EarlyStoppingCallback, PrinterCallback
 
     callbacks: list[Any] = [_metrics_callback(folder / METRICS, progress)]
     if recipe.training.patience and evaluator:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=recipe.training.patience))
-    trainer = _trainer_class(data)(
+    trainer = _trainer_class(data, is_reranker=recipe.is_reranker)(
         model=model,
         args=_arguments(recipe, folder, data, evaluator, model.device.type),
         train_dataset=data.datasets,
@@ -209,12 +224,16 @@ def _build_trainer(
 
 
 def _arguments(recipe: Recipe, folder: Path, data: PlannedData, evaluator: Any, model_device: str) -> Any:
-    from sentence_transformers import SentenceTransformerTrainingArguments
+    from sentence_transformers import CrossEncoderTrainingArguments, SentenceTransformerTrainingArguments
 
     options = recipe.training
     saving: dict[str, Any] = {"gradient_checkpointing": True} if options.gradient_checkpointing else {}
     evaluates = evaluator is not None and options.evaluate_every > 0
-    return SentenceTransformerTrainingArguments(
+    kind: Any = CrossEncoderTrainingArguments if recipe.is_reranker else SentenceTransformerTrainingArguments
+    metric = RERANK_DEV_METRIC if recipe.is_reranker else DEV_METRIC
+    if any(data.prompts.values()):
+        saving["prompts"] = dict(data.prompts)
+    return kind(
         output_dir=str(folder / CHECKPOINTS),
         max_steps=len(data.order),
         num_train_epochs=1,
@@ -225,7 +244,6 @@ def _arguments(recipe: Recipe, folder: Path, data: PlannedData, evaluator: Any, 
         max_grad_norm=options.max_gradient_norm,
         use_cpu=model_device == "cpu",
         bf16=is_bfloat16(options.precision),
-        prompts=dict(data.prompts),
         per_device_train_batch_size=max(stream.batch_size for stream in recipe.streams),
         seed=recipe.seed,
         logging_steps=5,
@@ -236,7 +254,7 @@ def _arguments(recipe: Recipe, folder: Path, data: PlannedData, evaluator: Any, 
         eval_strategy="steps" if evaluates else "no",
         eval_steps=options.evaluate_every or None,
         load_best_model_at_end=evaluates and options.checkpoint_every % options.evaluate_every == 0,
-        metric_for_best_model=DEV_METRIC if evaluates else None,
+        metric_for_best_model=metric if evaluates else None,
         dataloader_pin_memory=False,
         report_to=[],
         disable_tqdm=True,
@@ -244,12 +262,13 @@ def _arguments(recipe: Recipe, folder: Path, data: PlannedData, evaluator: Any, 
     )
 
 
-def _trainer_class(data: PlannedData) -> type[SentenceTransformerTrainer]:
+def _trainer_class(data: PlannedData, *, is_reranker: bool) -> Any:
     import torch
-    from sentence_transformers import SentenceTransformerTrainer
+    from sentence_transformers import CrossEncoderTrainer, SentenceTransformerTrainer
     from sentence_transformers.base.sampler import MultiDatasetDefaultBatchSampler
 
     order, names = data.order, list(data.datasets)
+    base: Any = CrossEncoderTrainer if is_reranker else SentenceTransformerTrainer
 
     class PlannedOrder(MultiDatasetDefaultBatchSampler):
         """The batches as planned, in order; `names` are the datasets', in the order of their concatenation.
@@ -272,7 +291,7 @@ def _trainer_class(data: PlannedData) -> type[SentenceTransformerTrainer]:
         def __len__(self) -> int:
             return len(order) * count_processes()
 
-    class CheckedTrainer(SentenceTransformerTrainer):
+    class CheckedTrainer(base):  # type: ignore[misc]  # one of two
         """Takes the batches as planned; stops at the first loss that is not a number, while the weights are good."""
 
         def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:

@@ -95,7 +95,8 @@ def export_command(
     record = json.loads((run / RUN_FILE).read_text("utf-8")) if (run / RUN_FILE).is_file() else {}
     figures = json.loads(evaluation.read_text("utf-8")) if evaluation else None
     print(export_encoder(source, base, out, recipe=recipe, run=record, evaluation=figures))
-    say(f"use it with: indexer ingest FOLDER --encoder {out}")
+    way = f"search query QUESTION --rerank {out}" if recipe.is_reranker else f"indexer ingest FOLDER --encoder {out}"
+    say(f"use it with: {way}")
 
 
 def find_adapter(folder: Path) -> Path:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from search.encoder import load_encoder
-from search.errors import RecipeError, TrainingError
+from search.errors import RecipeError, TrainingDataError, TrainingError
 from training.export import average_adapters, export_encoder
 from training.pipeline import RunOptions, run_recipe
 from training.recipe import Recipe, load_recipe, parse_recipe
@@ -488,3 +488,73 @@ run_recipe(recipe, options)
     one, two = tensors(alone / "adapter"), tensors(tmp_path / "two" / "adapter")
     for name, value in one.items():
         np.testing.assert_allclose(two[name], value, atol=2e-3)
+
+
+@pytest.fixture(scope="module")
+def reranker(base: Path, data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe]:
+    """A finished run of a cross-encoder: which of four documents answers?"""
+    stream = {"objective": "rerank", "batch_size": 16, "cross_lingual": 0.0, "in_batch": 3}
+    steps = {"training.steps": 300, "training.checkpoint_every": 100, "training.evaluate_every": 0}
+    recipe = make_recipe(base, streams=[stream], **steps, **{"training.learning_rate": 0.01, "lora.rank": 16})
+    return run(recipe, data, cache, tmp_path_factory.mktemp("reranker") / "run")[0], recipe
+
+
+def test_a_trained_cross_encoder_puts_the_right_document_first(
+    reranker: tuple[Path, Recipe], base: Path, tmp_path: Path
+) -> None:
+    from sentence_transformers import CrossEncoder
+
+    from search.records import Chunk
+    from search.rerank import load_cross_encoder
+
+    folder, recipe = reranker
+    out = export_encoder(folder / "adapter", base, tmp_path / "reranker", recipe=recipe)
+    loaded = load_cross_encoder(str(out))
+    right = 0
+    for lang, words in WORDS.items():
+        texts = [f"{words[5]} {words[place]} {words[5]}" for place in (0, 1, 2, 3)]
+        chunks = [Chunk(f"{lang}{place}", 0, text) for place, text in enumerate(texts)]
+        right += int(loaded.score(f"{words[5]} {words[2]}", chunks).argmax()) == 2
+    assert right >= 3
+    pairs = [(PROBES[0], PROBES[4]), (PROBES[2], PROBES[1])]
+    scores = [loaded.score(query, [Chunk("a", 0, text)])[0] for query, text in pairs]
+    np.testing.assert_allclose(CrossEncoder(str(out)).predict(pairs, activation_fn=_itself), scores, atol=1e-5)
+
+
+def _itself(scores: Any) -> Any:
+    return scores
+
+
+def test_a_resumed_cross_encoder_ends_where_an_uninterrupted_one_does(
+    reranker: tuple[Path, Recipe], data: Path, cache: Path, tmp_path: Path
+) -> None:
+    from safetensors.numpy import load_file
+
+    folder, recipe = reranker
+    with pytest.raises(Stopped):
+        run(recipe, data, cache, tmp_path / "stopped", progress=stop_at(250))
+    resumed, lines = run(recipe, data, cache, tmp_path / "stopped", resume=True)
+    assert lines[0]["step"] > 200
+    same_weights(folder / "adapter", resumed / "adapter")
+    heads = [load_file(path / "adapter" / "2_Dense" / "model.safetensors") for path in (folder, resumed)]
+    for name, value in heads[0].items():
+        np.testing.assert_array_equal(value, heads[1][name])
+
+
+@pytest.mark.parametrize(
+    ("streams", "reason"),
+    [
+        ([{"objective": "rerank", "negatives": 1}, {"objective": "bitext"}], "need a recipe each"),
+        ([{"objective": "rerank"}], "needs wrong documents"),
+        ([{"objective": "rerank", "batch_size": 4, "in_batch": 4}], "has fewer others"),
+    ],
+)
+def test_a_rerankers_recipe_is_checked(base: Path, streams: list[dict[str, Any]], reason: str) -> None:
+    with pytest.raises(RecipeError, match=reason):
+        make_recipe(base, streams=streams)
+
+
+def test_a_reranker_is_evaluated_on_mined_negatives_only(base: Path, data: Path, cache: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(base, streams=[{"objective": "rerank", "in_batch": 3}], **{"training.evaluate_every": 10})
+    with pytest.raises(TrainingDataError, match="training mine"):
+        run(recipe, data, cache, tmp_path / "run")

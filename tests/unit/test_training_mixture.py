@@ -58,9 +58,9 @@ def family(text: object) -> str:
 
 
 def test_batches_hold_one_task_in_the_shares_asked_for() -> None:
-    streams = [stream(objective.value, weight=weight) for objective, weight in zip(Objective, range(1, 8), strict=True)]
-    batches = plan(all_tasks(), *streams, steps=280)
-    assert Counter(batch.stream for batch in batches) == {number: (number + 1) * 10 for number in range(7)}
+    streams = [stream(objective.value, weight=weight) for objective, weight in zip(Objective, range(1, 9), strict=True)]
+    batches = plan(all_tasks(), *streams, steps=360)
+    assert Counter(batch.stream for batch in batches) == {number: (number + 1) * 10 for number in range(8)}
     columns = {streams[batch.stream].objective: batch.columns for batch in batches}
     assert columns == {
         Objective.RETRIEVAL: ("anchor", "positive"),
@@ -70,6 +70,7 @@ def test_batches_hold_one_task_in_the_shares_asked_for() -> None:
         Objective.STS: ("sentence1", "sentence2", "score"),
         Objective.CLASSIFICATION: ("text", "label"),
         Objective.NEUTRAL: ("text", "kind"),
+        Objective.RERANK: ("anchor", "positive"),
     }
     assert [batch.stream for batch in batches] != sorted(batch.stream for batch in batches)
     assert all(len(batch.rows) == len(batch.langs) for batch in batches)
