@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", nargs="*", type=Path, default=[], help="evaluation sets in BEIR form")
     data = [str(folder) for folder in parser.parse_args().data]
-    debian = load_settings().home.expanduser() / "benchmarks" / "debian"
+    debian = load_settings().home / "benchmarks" / "debian"
     run("debian_corpus", str(debian))
     run("ingest_bench", "--corpus", str(debian), "--full")
     run("query_latency", str(debian / "documents"), "--queries", str(debian / "queries.jsonl"))

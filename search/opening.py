@@ -63,7 +63,7 @@ def collection_name(settings: Settings) -> str:
 def server_folder(settings: Settings) -> Path:
     """What whoever ingests keeps of a server's collection in the home folder: the ledger and the translations."""
     key = hashlib.sha256(f"{settings.store}\0{collection_name(settings)}".encode()).hexdigest()[:16]
-    return settings.home.expanduser() / "servers" / key
+    return settings.home / "servers" / key
 
 
 def token_store_path(settings: Settings) -> Path:

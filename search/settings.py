@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import tomllib
@@ -9,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from search.errors import SettingsError
@@ -68,6 +69,11 @@ class Settings(BaseSettings):
     threads: int | None = Field(default=None, ge=1, description="CPU threads of the encoder; none: all cores")
     serve: ServeSettings = Field(default_factory=ServeSettings, description="the HTTP server")
 
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -85,14 +91,22 @@ class Settings(BaseSettings):
     @property
     def encoders_folder(self) -> Path:
         """Where converted and exported encoders are cached."""
-        return self.home.expanduser() / "encoders"
+        return self.home / "encoders"
 
     @property
     def index_folder(self) -> Path:
         """The embedded index: a path when `index` looks like one, else a folder of that name in the home folder."""
         if "/" in self.index or os.sep in self.index or self.index.startswith((".", "~")):
-            return Path(self.index).expanduser()
-        return self.home.expanduser() / "indexes" / self.index
+            return Path(self.index).expanduser().absolute()
+        return self.home / "indexes" / self.index
+
+    @property
+    def index_label(self) -> str:
+        """Name of what the home folder keeps about the index: the index's, with a mark where it lies elsewhere."""
+        folder = self.index_folder
+        if folder.parent == self.home / "indexes":
+            return folder.name
+        return f"{folder.name}-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]}"
 
 
 def load_settings(**flags: Any) -> Settings:

@@ -102,7 +102,7 @@ def note_growth(library: Library) -> list[Growth]:
     """Every state of the index that this application has seen, the present one included."""
     manifest = library.engine.index().manifest
     settings = library.engine.settings
-    path = settings.home.expanduser() / "growth" / f"{settings.index_folder.name}.jsonl"
+    path = settings.home / "growth" / f"{settings.index_label}.jsonl"
     points = _read_growth(path)
     now = Growth(manifest.updated, manifest.documents, manifest.chunks)
     if not points or points[-1] != now:

@@ -36,7 +36,7 @@ class Upload(Protocol):
 
 def uploads_folder(settings: Settings) -> Path:
     """Where uploaded documents of an index are kept."""
-    return settings.home.expanduser() / "uploads" / settings.index_folder.name
+    return settings.home / "uploads" / settings.index_label
 
 
 def save_uploads(uploads: Sequence[Upload], folder: Path) -> list[Path]:

@@ -130,12 +130,13 @@ _runners: dict[str, subprocess.Popen[bytes]] = {}
 
 
 def _folder() -> Path:
-    return load_settings().home.expanduser() / "jobs"
+    return load_settings().home / "jobs"
 
 
 def _environment() -> dict[str, str]:
-    """The web process's environment, less its password: a job needs none."""
-    return {name: value for name, value in os.environ.items() if name != "PANLINGUA_PASSWORD"}
+    """The web process's environment, less its password, which a job does not need; a job has another current folder."""
+    kept = {name: value for name, value in os.environ.items() if name != "PANLINGUA_PASSWORD"}
+    return kept | {"PANLINGUA_HOME": str(load_settings().home)}
 
 
 def _state(folder: Path, started: float) -> State:

@@ -65,12 +65,12 @@ def known_encoders(library: Library) -> list[str]:
 
 def trained_folder(settings: Settings) -> Path:
     """Where encoders are exported to."""
-    return settings.home.expanduser() / "trained"
+    return settings.home / "trained"
 
 
 def runs_folder(settings: Settings) -> Path:
     """Where training runs are kept."""
-    return settings.home.expanduser() / "runs"
+    return settings.home / "runs"
 
 
 @st.cache_resource(show_spinner=False, max_entries=3)
@@ -101,7 +101,7 @@ def compare(library: Library, query: str, encoders: Sequence[str]) -> list[Ranki
 def matrices(settings: Settings) -> list[Matrix]:
     """The language matrices of every evaluation below the home folder, newest file first."""
     found: list[Matrix] = []
-    paths = (settings.home.expanduser() / "evaluations").glob("*/evaluation.json")
+    paths = (settings.home / "evaluations").glob("*/evaluation.json")
     for path in sorted(paths, key=lambda file: -file.stat().st_mtime):
         with suppress(OSError, ValueError, KeyError, TypeError):
             for evaluation in json.loads(path.read_text(encoding="utf-8"))["evaluations"]:
@@ -188,7 +188,7 @@ def start_export(settings: Settings, name: str) -> str:
 
 def start_evaluation(settings: Settings, encoders: Sequence[str], data: Path, limit: int) -> str:
     """Start `training evaluate`; returns the job."""
-    out = settings.home.expanduser() / "evaluations" / safe_folder_name(data.name)
+    out = settings.home / "evaluations" / safe_folder_name(data.name)
     arguments = ["evaluate", *encoders, "--data", str(data), "--limit", str(limit), "--out", str(out), "--json"]
     return jobs.start("evaluate", data.name, "training.cli", arguments)
 

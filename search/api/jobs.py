@@ -196,7 +196,7 @@ def job_environment(settings: Settings) -> dict[str, str]:
     """The environment of a job: this process's, less the keys of the API, with the settings of the server."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PANLINGUA_")}
     own = {
-        "HOME": str(settings.home.expanduser().resolve()), "INDEX": _absolute_index(settings),
+        "HOME": str(settings.home), "INDEX": _absolute_index(settings),
         "STORE": settings.store, "API_KEY": settings.api_key, "ENCODER": settings.encoder,
         "BACKEND": settings.backend, "THREADS": settings.threads,
     }  # fmt: skip
@@ -204,5 +204,5 @@ def job_environment(settings: Settings) -> dict[str, str]:
 
 
 def _absolute_index(settings: Settings) -> str:
-    is_name = settings.index_folder.parent == settings.home.expanduser() / "indexes"
-    return settings.index if is_name else str(settings.index_folder.resolve())
+    is_name = settings.index_folder.parent == settings.home / "indexes"
+    return settings.index if is_name else str(settings.index_folder)

@@ -26,7 +26,7 @@ class Uploads:
     """The folder of uploaded documents of one index."""
 
     def __init__(self, settings: Settings) -> None:
-        self.folder = settings.home.expanduser().resolve() / "uploads" / settings.index_folder.name
+        self.folder = settings.home / "uploads" / settings.index_label
 
     def put(
         self, key: str, text: str, *, title: str = "", date: str | None = None, metadata: Mapping[str, MetadataField]

@@ -25,6 +25,20 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
     assert load_settings().home == default_home()
 
 
+def test_folders_are_absolute_and_indexes_of_one_name_keep_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PANLINGUA_HOME", "home")
+    inside, near = load_settings(index="notes"), load_settings(index="./notes")
+    assert inside.index_folder == tmp_path / "home" / "indexes" / "notes"
+    assert near.index_folder == tmp_path / "notes"
+    assert inside.index_label == "notes"
+    labels = {inside.index_label, near.index_label, load_settings(index="./other/notes").index_label}
+    assert len(labels) == 3
+    assert near.index_label == load_settings(index=str(tmp_path / "notes")).index_label
+
+
 def test_conditions_from_the_shell() -> None:
     where = ["price=3.5", "year=2005", "open=True", "name=x=y"]
     assert build_filter(lang=["zh-CN", "DE"], source=None, since=None, until=None, where=where) == Filter(
