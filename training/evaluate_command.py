@@ -32,6 +32,9 @@ def evaluate_command(
     backend: Annotated[str | None, typer.Option(help="auto, openvino, torch, ...; see the settings")] = None,
     cache: Annotated[Path | None, typer.Option(help="folder that keeps the vectors for the next run")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per encoder and figure")] = False,
+    progress_json: Annotated[
+        bool, typer.Option("--progress", help="with --json: lines of progress before the figures")
+    ] = False,
 ) -> None:
     """Judge encoders on evaluation sets and compare them with the first."""
     from training.evaluation.report import compare_all, mteb_table, summary_table
@@ -39,8 +42,11 @@ def evaluate_command(
     settings = load_settings(backend=backend)
     folders = choose_sets(data, sets, needed=not mteb)
     evaluations: list[Evaluation] = []
+    meter = _Meter(len(encoder) * len(folders), as_lines=as_json and progress_json)
     for name in encoder:
-        evaluations += _evaluate(_load(name, settings), folders, limit=limit, affine=affine, cache=cache, mteb=mteb)
+        evaluations += _evaluate(
+            _load(name, settings), folders, meter, limit=limit, affine=affine, cache=cache, mteb=mteb
+        )
     if as_json:
         for row in iter_rows(evaluations):
             emit(row)
@@ -113,9 +119,36 @@ def _load(name: str, settings: Settings) -> Encoder:
     return load_encoder(name, backend=settings.backend, threads=settings.threads, cache_dir=settings.encoders_folder)
 
 
+class _Meter:
+    """Says how far an evaluation is: sets that were begun, and the share of the present one's texts."""
+
+    def __init__(self, sets: int, *, as_lines: bool) -> None:
+        self._sets, self._as_lines = sets, as_lines
+        self._begun, self._share, self._at = 0, 0.0, ""
+
+    def begin(self, name: str) -> None:
+        """Another set begins."""
+        self._begun, self._share, self._at = self._begun + 1, 0.0, name
+        say(f"{name} ...")
+        self._report()
+
+    def texts(self, what: str, done: int, total: int) -> None:
+        """So many texts of the set are encoded, its queries and its documents one after the other."""
+        before = 0.5 if self._share >= 0.5 else 0.0
+        self._share = max(self._share, before + done / total / 2)
+        say(f"  {what}: {done:,} of {total:,} texts")
+        self._report()
+
+    def _report(self) -> None:
+        if self._as_lines:
+            step = round(self._begun - 1 + self._share, 3)
+            emit({"event": "progress", "step": step, "of": self._sets, "at": self._at})
+
+
 def _evaluate(
     encoder: Encoder,
     folders: Sequence[Path],
+    meter: _Meter,
     *,
     limit: int | None,
     affine: bool,
@@ -127,9 +160,9 @@ def _evaluate(
     from training.evaluation.mteb_tasks import run_mteb
     from training.evaluation.vectors import AffineEncoder, CachedEncoder, TextEncoder
 
-    plain = CachedEncoder(encoder, cache, _say_progress)
+    plain = CachedEncoder(encoder, cache, meter.texts)
     variants: list[TextEncoder] = [plain, AffineEncoder.as_engine(plain)] if affine else [plain]
-    evaluations = evaluate_variants(variants, _iter_sets(folders), limit=limit)
+    evaluations = evaluate_variants(variants, _iter_sets(folders, meter), limit=limit)
     if not mteb:
         return evaluations
     return [
@@ -138,13 +171,9 @@ def _evaluate(
     ]
 
 
-def _iter_sets(folders: Sequence[Path]) -> Iterator[EvaluationSet]:
+def _iter_sets(folders: Sequence[Path], meter: _Meter) -> Iterator[EvaluationSet]:
     from training.evaluation.sets import load_set
 
     for folder in folders:
-        say(f"{folder.name} ...")
+        meter.begin(folder.name)
         yield load_set(folder)
-
-
-def _say_progress(what: str, done: int, total: int) -> None:
-    say(f"  {what}: {done:,} of {total:,} texts")

@@ -189,7 +189,8 @@ def start_export(settings: Settings, name: str) -> str:
 def start_evaluation(settings: Settings, encoders: Sequence[str], data: Path, limit: int) -> str:
     """Start `training evaluate`; returns the job."""
     out = settings.home / "evaluations" / safe_folder_name(data.name)
-    arguments = ["evaluate", *encoders, "--data", str(data), "--limit", str(limit), "--out", str(out), "--json"]
+    options = ["--data", str(data), "--limit", str(limit), "--out", str(out), "--json", "--progress"]
+    arguments = ["evaluate", *encoders, *options]
     return jobs.start("evaluate", data.name, "training.cli", arguments)
 
 

@@ -312,6 +312,19 @@ def test_command_prints_json(command: typer.Typer, tmp_path: Path) -> None:
     assert own[1]["difference"]["mean"] == pytest.approx(-0.2)
 
 
+def test_command_says_how_far_it_is(command: typer.Typer, tmp_path: Path) -> None:
+    options = ["--data", str(tmp_path / "data"), "--sets", "faq", "--json", "--progress"]
+    result = CliRunner().invoke(command, ["2.0", "0.5", *options])
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    steps = [row["step"] for row in rows if row.get("event") == "progress"]
+    assert {row["of"] for row in rows if row.get("event") == "progress"} == {2}
+    assert steps == sorted(steps)
+    assert steps[0] == 0.0
+    assert steps[-1] == 2.0
+    assert 0.5 in steps
+    assert [row for row in rows if "figure" in row] == rows[-len(rows) + len(steps) :]
+
+
 def test_command_names_what_there_is(command: typer.Typer, tmp_path: Path) -> None:
     data = str(tmp_path / "data")
     result = CliRunner().invoke(command, ["2.0", "--data", data, "--sets", "fag"])
