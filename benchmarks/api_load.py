@@ -22,7 +22,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import quantiles
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -73,19 +73,27 @@ async def ask(url: str, key: str | None, questions: Sequence[str], clients: int,
     return load
 
 
+class Server(NamedTuple):
+    """Where a server answers, and its process."""
+
+    url: str
+    pid: int
+
+
 @contextmanager
-def serving(index: str | None) -> Iterator[str]:
-    """`search serve` on a free port, until the end; its URL."""
+def serving(index: str | None, log: Path | None = None) -> Iterator[Server]:
+    """`search serve` on a free port, until the end; what it says is written to `log`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "search.cli", "serve", "--port", str(port), "--rate", "0"]
     environment = {**os.environ, **({"PANLINGUA_INDEX": index} if index else {})}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    with (log or Path(os.devnull)).open("wb") as said:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=said)
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_ready(url, process)
-        yield url
+        yield Server(url, process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -115,7 +123,7 @@ def main() -> None:
     questions, key = read_questions(options.queries), os.environ.get("PANLINGUA_BENCH_KEY")
     run = describe_run("python -m benchmarks.api_load " + " ".join(sys.argv[1:]))
     rows = []
-    with nullcontext(options.url) if options.url else serving(options.index) as url:
+    with nullcontext(Server(options.url, 0)) if options.url else serving(options.index) as (url, _):
         held = httpx.get(f"{url}/v1/index", headers={"Authorization": f"Bearer {key}"} if key else {}).json()
         for question in questions[:5]:
             asyncio.run(ask(url, key, [question], 1, 0.1))

@@ -91,8 +91,17 @@ class Memory(NamedTuple):
 
 def tree_memory(pid: int) -> Memory:
     """Memory of a process and its descendants now; `pss` counts a shared page once. Linux from 5.4 on."""
+    return _memory(_tree(pid))
+
+
+def own_memory(pid: int) -> Memory:
+    """Memory of a process now, its descendants left out."""
+    return _memory([pid])
+
+
+def _memory(processes: Sequence[int]) -> Memory:
     totals: Counter[str] = Counter()
-    for process in _tree(pid):
+    for process in processes:
         with suppress(OSError):
             for line in Path(f"/proc/{process}/smaps_rollup").read_text("ascii").splitlines()[1:]:
                 name, value, _ = line.split()

@@ -152,7 +152,7 @@ def ingest(
             manifest = _finish(space, encoder.name, encoder.fingerprint)
         if not settings.store:
             folder.publish(manifest)
-    prepare_words(settings, encoder.tokenizer)
+    prepare_words(settings)
     return summary
 
 

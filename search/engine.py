@@ -53,6 +53,7 @@ from search.words import IndexWords
 if TYPE_CHECKING:
     from search.encoder import Encoder
 
+
 @dataclass(frozen=True, slots=True)
 class _Question:
     """A query as the store is asked it."""
@@ -282,7 +283,7 @@ class Engine:
         """The words of the index, for spelling and other scripts."""
         with self._lock:
             if self._words is None or self._words.index is not index:
-                self._words = IndexWords(index, self.settings.index_folder, lambda: self.encoder().tokenizer)
+                self._words = IndexWords(index, self.settings, lambda: self.encoder().tokenizer)
             return self._words
 
     def translations(self, document_id: str) -> list[Translation]:

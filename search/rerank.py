@@ -248,9 +248,7 @@ class CrossEncoderReranker:
 
         pairs = [(query, passage_text(chunk)) for chunk in chunks]
         try:  # logits: a sigmoid would press the best scores together
-            raw = self._model.predict(
-                pairs, batch_size=_CROSS_BATCH, activation_fn=Identity(), show_progress_bar=False
-            )
+            raw = self._model.predict(pairs, batch_size=_CROSS_BATCH, activation_fn=Identity(), show_progress_bar=False)
         except Exception as error:  # whatever torch and the tokenizer raise
             raise RerankerError(f"the reranker {self.name!r} failed ({type(error).__name__}: {error})") from error
         scores = np.asarray(raw, np.float32)

@@ -47,9 +47,7 @@ def retrieve(
         return lists.by_meaning
     if dense is None:
         return lists.by_words
-    return keep_language_places(
-        lists.by_meaning, fuse_ranks(lists.by_meaning, lists.by_words, query_languages)
-    )[:limit]
+    return keep_language_places(lists.by_meaning, fuse_ranks(lists.by_meaning, lists.by_words, query_languages))[:limit]
 
 
 def best_per_document(

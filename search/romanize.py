@@ -7,6 +7,7 @@ leaves open besides, such as the vowels of Arabic, is left out of its `skeleton`
 from __future__ import annotations
 
 import re
+import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ _MERGED = {
 """Sounds that one letter of a script stands for, or that its romanisations do not agree on."""
 _MERGED |= dict.fromkeys(_INDIC, str.maketrans("Sm", "sn"))
 _MERGED["Taml"] = str.maketrans("Smdbgj", "sntpkC")
+_ONE_AT_A_TIME = threading.Lock()
 _JAPANESE = regex.compile(r"(?<!\p{Han})\p{Han}{1,8}(?!\p{Han})|[\p{Katakana}ー]{2,}")
 _WITHOUT_VOWELS = frozenset((*_INDIC, "Taml", "Arab", "Hebr", "Ethi"))
 """Scripts that do not write all vowels, or not as letters."""
@@ -114,7 +116,9 @@ def split_japanese(text: str) -> list[str]:
 
 def _reading(word: str) -> str:
     """How Japanese is read, in kana."""
-    return "".join(m.reading_form() if m.reading_form() != "キゴウ" else "" for m in _japanese().tokenize(word))
+    with _ONE_AT_A_TIME:  # the analyser refuses a second thread
+        readings = [morpheme.reading_form() for morpheme in _japanese().tokenize(word)]
+    return "".join(reading for reading in readings if reading != "キゴウ")
 
 
 @lru_cache(maxsize=1)

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import regex
 from rapidfuzz.distance import OSA
 
+from search.pieces import Spelt
 from search.romanize import loose, skeleton, writes_vowels
 from search.text import has_spaces_between_words
-from search.vocabulary import Spelt
 
 LEAST_LETTERS = 5
 MOST_WORDS = 40

@@ -14,38 +14,32 @@ import logging
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from math import log
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import regex
 
 from search.manifest import IndexManifest
+from search.pieces import Spelt
 from search.romanize import SCRIPTS, romanize, script_group, split_japanese
 from search.store.base import VectorStore
 from search.text import has_spaces_between_words, script_of
 
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
-
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 MOST_PASSAGES = 50_000
 MOST_WORDS = 100_000
 _MOST_COUNTED = 2_000_000
 _LONGEST_WORD = 30
-WORD_START = "▁"
 _WORD_SCORE, _BEST_WORD_SCORE = -9.0, -5.0
 _SAME_WORDS = 0.02
 """An index that has grown or shrunk by no more has nearly the words that it had."""
-_AFTER_LATIN = "\u0370"
-_MANY_LETTERS = frozenset(("Jpan", "Hani", "Kore"))
-"""Scripts of thousands of characters, of which a small index uses few."""
 _RUNS = regex.compile(r"[\p{L}\p{M}\u200c\u200d]+")
 
 
@@ -57,35 +51,28 @@ class Word(NamedTuple):
     lang: str
 
 
-class Spelt(NamedTuple):
-    """A word or a piece of one in another script: a loose Latin spelling, its log-probability, if it begins a word."""
-
-    spelling: str
-    text: str
-    score: float
-    starts_word: bool
-
-
 @dataclass(frozen=True)
 class Vocabulary:
     """Words of an index.
 
     Attributes:
         words: Words of scripts with spaces, and of Korean, most frequent first.
-        spelt: By script, how its words, and the pieces of the encoder's tokenizer, are spelt in Latin letters.
-        latin: Log-probabilities of the tokenizer's pieces in Latin letters.
+        spelt: By script, how its words are spelt in Latin letters.
     """
 
     words: list[Word] = field(default_factory=list)
     spelt: dict[str, list[Spelt]] = field(default_factory=dict)
-    latin: dict[str, float] = field(default_factory=dict)
+
+    def letters(self) -> dict[str, set[str]]:
+        """The letters of its words, by script."""
+        return {script: set().union(*(word.text for word in found)) for script, found in self.spelt.items()}
 
     def save(self, path: Path) -> None:
         """Write it, so that a crash leaves no half of it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         with gzip.open(temporary, "wt", encoding="utf-8", compresslevel=1) as file:
-            json.dump({"words": self.words, "spelt": self.spelt, "latin": self.latin}, file, ensure_ascii=False)
+            file.write(json.dumps({"words": self.words, "spelt": self.spelt}, ensure_ascii=False))
         temporary.replace(path)
 
     @classmethod
@@ -98,7 +85,7 @@ class Vocabulary:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             rows = json.load(file)
         spelt = {script: [Spelt(*row) for row in found] for script, found in rows["spelt"].items()}
-        return cls([Word(*row) for row in rows["words"]], spelt, rows["latin"])
+        return cls([Word(*row) for row in rows["words"]], spelt)
 
 
 def vocabulary_path(index_folder: Path, manifest: IndexManifest) -> Path:
@@ -133,53 +120,20 @@ def keep_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
                 old.unlink()
 
 
-def build_vocabulary(store: VectorStore, tokenizer: Tokenizer | None = None) -> Vocabulary:
-    """Read the words of an index.
-
-    Costs about 0.2 ms a passage, and 1 s for the tokenizer of a hundred languages.
-
-    Args:
-        store: The index's.
-        tokenizer: The encoder's; what it knows of a script helps to read words that the index does not hold. One that
-            is not a unigram model is left out.
-    """
+def build_vocabulary(store: VectorStore) -> Vocabulary:
+    """Read the words of an index. Costs about 0.2 ms a passage."""
     by_script = _most_frequent(_count(store))
     spelt: dict[str, list[Spelt]] = {}
     for script in SCRIPTS.intersection(by_script):
         words = by_script[script]
         spelt[script] = [Spelt(s, word.text, _score(word), True) for word in words for s in romanize(word.text, script)]
-    letters = {script: set().union(*(word.text for word in by_script[script])) for script in spelt}
-    latin: dict[str, float] = {}
-    for text, score, starts_word in iter_pieces(tokenizer) if tokenizer else ():
-        if text < _AFTER_LATIN and not text.startswith("<"):
-            latin[WORD_START * starts_word + text] = round(score, 3)
-        for script in _scripts_of(text, letters):
-            spelt[script] += [Spelt(s, text, score, starts_word) for s in romanize(text, script)]
     words = [word for script, found in by_script.items() if script not in ("Jpan", "Hani") for word in found]
-    return Vocabulary(sorted(words, key=lambda word: (-word.passages, word.text)), spelt, latin)
-
-
-def iter_pieces(tokenizer: Tokenizer) -> Iterator[tuple[str, float, bool]]:
-    """Pieces of a unigram tokenizer, their log-probability and whether they begin a word; none of another tokenizer."""
-    model = json.loads(tokenizer.to_str())["model"]
-    if model.get("type") == "Unigram":
-        for piece, score in model["vocab"]:
-            yield piece.removeprefix(WORD_START), score, piece.startswith(WORD_START)
+    return Vocabulary(sorted(words, key=lambda word: (-word.passages, word.text)), spelt)
 
 
 def _score(word: Word) -> float:
     """Log-probability of a word of the index, on the scale of the tokenizer's: that of a word it knows well."""
     return min(_WORD_SCORE + log(word.passages) / 2, _BEST_WORD_SCORE)
-
-
-def _scripts_of(text: str, letters: Mapping[str, set[str]]) -> Iterable[str]:
-    """Scripts of the index that a piece may be of: a letter that the index never uses is one of another language."""
-    if not text or text < _AFTER_LATIN:
-        return
-    script = script_group(text)
-    for name in ("Jpan", "Hani") if script == "Hani" else (script,):
-        if name in letters and (name in _MANY_LETTERS or letters[name].issuperset(text)):
-            yield name
 
 
 def _count(store: VectorStore) -> dict[tuple[str, str], int]:

@@ -7,17 +7,16 @@ import threading
 import zlib
 from collections.abc import Callable
 from functools import cached_property, lru_cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.errors import PanlinguaError
 from search.language import Detection
 from search.opening import OpenIndex, open_index
+from search.pieces import WORD_START, load_pieces, pieces_path
 from search.settings import Settings
 from search.suggest import Speller, replace_words, unknown_words, words_of
 from search.text import script_counts
 from search.vocabulary import (
-    WORD_START,
     Vocabulary,
     adopt_vocabulary,
     build_vocabulary,
@@ -47,13 +46,14 @@ class IndexWords:
 
     Args:
         index: The open index.
-        folder: Where its vocabulary is kept.
+        settings: Where its vocabulary, and the pieces of tokenizers, are kept.
         tokenizer: Gives the encoder's tokenizer.
     """
 
-    def __init__(self, index: OpenIndex, folder: Path, tokenizer: Callable[[], Tokenizer]) -> None:
+    def __init__(self, index: OpenIndex, settings: Settings, tokenizer: Callable[[], Tokenizer]) -> None:
         self.index = index
-        self._path = vocabulary_path(folder, index.manifest)
+        self._path = vocabulary_path(settings.index_folder, index.manifest)
+        self._pieces_path = pieces_path(settings.encoders_folder, index.manifest.encoder_fingerprint)
         self._load_tokenizer = tokenizer
         self._unknown = lru_cache(maxsize=_REMEMBERED)(partial(unknown_words, index.store))
         self._lock = threading.Lock()
@@ -107,7 +107,7 @@ class IndexWords:
             return None
 
     def _build(self) -> Vocabulary:
-        vocabulary = build_vocabulary(self.index.store, self._load_tokenizer())
+        vocabulary = build_vocabulary(self.index.store)
         keep_vocabulary(vocabulary, self._path)
         return vocabulary
 
@@ -119,24 +119,28 @@ class IndexWords:
 
     @cached_property
     def _speller(self) -> Speller:
-        pieces = self._load_tokenizer().get_vocab()
+        tokenizer = self._load_tokenizer()
         words = self._vocabulary.words if self._vocabulary else []
-        return Speller(words, lambda word: WORD_START + word in pieces)
+        return Speller(words, lambda word: tokenizer.token_to_id(WORD_START + word) is not None)
 
     @cached_property
     def _transliterator(self) -> Transliterator:
         from search.transliterate import Transliterator
 
         vocabulary, tokenizer = self._vocabulary or Vocabulary(), self._load_tokenizer()
+        pieces = load_pieces(self._pieces_path, tokenizer)
 
         def latin_score(word: str) -> float:
-            pieces = tokenizer.encode(word, add_special_tokens=False).tokens
-            return sum(vocabulary.latin.get(piece, _UNKNOWN_PIECE) for piece in pieces)
+            tokens = tokenizer.encode(word, add_special_tokens=False).tokens
+            return sum(pieces.latin.get(token, _UNKNOWN_PIECE) for token in tokens)
 
-        return Transliterator(vocabulary.spelt, latin_score)
+        known = pieces.among(vocabulary.letters())
+        return Transliterator(
+            {script: [*found, *known[script]] for script, found in vocabulary.spelt.items()}, latin_score
+        )
 
 
-def prepare_words(settings: Settings, tokenizer: Tokenizer) -> None:
+def prepare_words(settings: Settings) -> None:
     """Read and keep the words of a large index now, so that no search has to wait or go without.
 
     Does nothing for a small one, and where hardly anything has changed since. Costs about 0.2 ms a passage.
@@ -145,6 +149,6 @@ def prepare_words(settings: Settings, tokenizer: Tokenizer) -> None:
     try:
         path = vocabulary_path(settings.index_folder, index.manifest)
         if index.manifest.chunks > BUILT_AT_ONCE and not adopt_vocabulary(path):
-            keep_vocabulary(build_vocabulary(index.store, tokenizer), path)
+            keep_vocabulary(build_vocabulary(index.store), path)
     finally:
         index.close()

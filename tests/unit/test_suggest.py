@@ -11,6 +11,7 @@ import tokenizers
 from indexer.build import ingest
 from search.engine import Engine
 from search.opening import open_index
+from search.pieces import Spelt, load_pieces, pieces_path
 from search.settings import Settings, load_settings
 from search.suggest import Speller, replace_words, unknown_words, words_of
 from search.vocabulary import (
@@ -122,13 +123,12 @@ def test_words_are_replaced_as_typed() -> None:
 
 def test_a_vocabulary_is_kept_and_read_again(settings: Settings, tmp_path: Path) -> None:
     index = open_index(settings)
-    built = build_vocabulary(index.store, _unigram())
+    built = build_vocabulary(index.store)
     path = vocabulary_path(tmp_path, index.manifest)
     keep_vocabulary(built, path)
     assert Vocabulary.load(path) == built
     assert {word.text for word in built.words} >= {"sourdough", "закваска", "समुद्र", "보증금"}
     assert next(word for word in built.words if word.text == "sourdough") == Word("sourdough", 2, "en")
-    assert built.latin == {"▁the": -3.0}
     assert ("onsen", "温泉") in {(spelt.spelling, spelt.text) for spelt in built.spelt["Jpan"]}
     grown = index.manifest.model_copy(update={"updated": "2030-01-01T00:00:00Z"})
     assert adopt_vocabulary(vocabulary_path(tmp_path, grown))
@@ -136,6 +136,21 @@ def test_a_vocabulary_is_kept_and_read_again(settings: Settings, tmp_path: Path)
     much = grown.model_copy(update={"chunks": grown.chunks * 2})
     assert not adopt_vocabulary(vocabulary_path(tmp_path, much))
     index.close()
+
+
+def test_pieces_of_the_tokenizer_are_kept_once_for_all_indexes(tmp_path: Path) -> None:
+    path = pieces_path(tmp_path, "abc")
+    built = load_pieces(path, _unigram())
+    assert built.latin == {"▁the": -3.0}
+    assert built.spelt["Cyrl"] == [Spelt("hleb", "хлеб", -5.0, True), Spelt("u", "ў", -6.0, False)]
+    assert built.among({"Cyrl": set("хлеба"), "Grek": set("α")}) == {"Cyrl": built.spelt["Cyrl"][:1], "Grek": []}
+    load_pieces.cache_clear()
+    kept = load_pieces(path, tokenizers.Tokenizer(tokenizers.models.BPE()))  # it is not asked
+    assert kept == built
+    for content in (b"", b"\x1f\x8bbroken", b"{}"):
+        path.write_bytes(content)
+        load_pieces.cache_clear()
+        assert load_pieces(path, _unigram()) == built
 
 
 def test_a_damaged_vocabulary_is_built_again(settings: Settings) -> None:
@@ -168,10 +183,10 @@ def test_an_ingest_reads_the_words_of_a_large_index(settings: Settings, monkeypa
     folder = settings.index_folder / "words"
     for kept in folder.glob("*"):
         kept.unlink()
-    prepare_words(settings, FakeEncoder().tokenizer)
+    prepare_words(settings)
     assert not list(folder.glob("*"))
     monkeypatch.setattr("search.words.BUILT_AT_ONCE", 1)
-    prepare_words(settings, FakeEncoder().tokenizer)
+    prepare_words(settings)
     assert len(list(folder.glob("*.json.gz"))) == 1
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
+from search.pieces import Spelt
 from search.romanize import loose, romanize, script_group, skeleton, split_japanese
 from search.transliterate import DECISIVE, ScriptReader, Transliterator
-from search.vocabulary import Spelt
 
 WORDS = {
     "Cyrl": ["как", "заваривать", "чай", "хорошо", "ребёнок", "щука"],
@@ -97,3 +99,11 @@ def test_words_of_one_script_are_told_apart() -> None:
     words = ("温泉", "入り方", "キムチ", "한국어", "чай", "tea", "чayй", "ไทย", "12", "")
     assert [script_group(word) for word in words] == ["Hani", "Jpan", "Jpan", "Kore", "Cyrl", *[""] * 5]
     assert split_japanese("温泉の入り方とコーヒー、Tokyo 2020。") == ["温泉", "入", "方", "コーヒー"]
+
+
+def test_readings_of_japanese_may_be_asked_for_in_several_threads() -> None:
+    words = ["富士山", "東京都庁", "温泉", "カタカナ", "日本語の本"] * 200
+    expected = [romanize(word, "Jpan") for word in words]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: [romanize(word, "Jpan") for word in words], range(8)))
+    assert found == [expected] * 8
