@@ -3,7 +3,8 @@
     python -m benchmarks [--data FOLDER ...]
 
 Debian's translated manuals are fetched once (apt, no root); `--data` names evaluation sets in BEIR form for the
-measurements of retrieval quality, which are left out without it. Takes an hour or more on two cores.
+measurements of retrieval quality, which are left out without it. Takes hours on two cores. `api_load` and `ui_sessions`
+measure a server or an application that runs; `adapt` makes corpora for `training adapt`.
 """
 
 from __future__ import annotations
@@ -31,8 +32,13 @@ def main() -> None:
     run("debian_corpus", str(debian))
     run("ingest_bench", "--corpus", str(debian), "--full")
     run("query_latency", str(debian / "documents"), "--queries", str(debian / "queries.jsonl"))
+    run("ingest_memory", "--mb", "200")
+    run("rerank", "--bundled", "--stored", "192", "--timed")
+    run("transliteration")
+    run("fold", "--work", str(debian.with_name("fold")), "--debian", str(debian))
     run("faults")
     run("topics", "speed")
+    run("soak")
     if data:
         run("balance", *data)
         run("rerank", "--bundled", *data)
