@@ -267,6 +267,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--chunks-limit", type=int, default=0, help="stop the sample at about so many chunks of 1 KB; 0: do not"
     )
     parser.add_argument("--full", action="store_true", help="also ingest the whole corpus with ours")
+    parser.add_argument("--work", type=Path, help="keep documents and indexes there; none: a temporary folder")
     parser.add_argument("--only", choices=("ours", "plain"), help="run one side only")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where to write (%(default)s)")
     return parser.parse_args(arguments)
@@ -300,8 +301,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sizes = {path.relative_to(corpus).as_posix(): path.stat().st_size for path in corpus.rglob("*") if path.is_file()}
     ids = choose_documents(sizes, queries, options.documents, options.chunks_limit * 1000)
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="ingest-bench-") as work:
-        sample = open_bench(corpus, ids, queries, Path(work) / "sample")
+    with tempfile.TemporaryDirectory(prefix="ingest-bench-") as temporary:
+        work = (options.work or Path(temporary)).absolute()
+        sample = open_bench(corpus, ids, queries, work / "sample")
         say(f"{len(sample.ids)} documents, {sample.text_bytes / 1e6:.1f} MB of text, {len(sample.queries)} queries")
         if options.only != "ours":
             sample.plain("plain", encoder_folder())
@@ -309,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sample.ours("ours", variants=True)
         rows += sample.rows
         if options.full:
-            everything = open_bench(corpus, sorted(sizes), queries, Path(work) / "full")
+            everything = open_bench(corpus, sorted(sizes), queries, work / "full")
             everything.ours("ours, everything", variants=False)
             rows += everything.rows
     run = describe_run(command_of(options))
