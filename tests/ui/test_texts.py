@@ -21,6 +21,7 @@ from ui.components.markup import plain, tag
 from ui.components.passages import Span, excerpt, marked, whole_text
 from ui.languages import day, direction_of, language_name, number
 from ui.messages import LANGUAGES, Speaker, load_messages, nearest_language
+from ui.reasons import KINDS, kind_of, reason_in
 from ui.state import Request
 
 HOSTILE = (
@@ -42,6 +43,28 @@ def test_every_message_that_the_code_asks_for_exists(repository: Path) -> None:
     asked = set(re.findall(r'\bsay\(\s*"([a-z_.]+)"', code)) - {"results"}  # the example in a docstring
     assert len(asked) > 80
     assert asked <= set(load_messages("en"))
+
+
+def test_every_reason_to_skip_a_file_has_a_kind(repository: Path) -> None:
+    """Reasons as the extractors' code writes them, with numbers for what is filled in."""
+    folders = ("extract", "sources")
+    code = "".join(
+        path.read_text("utf-8") for folder in folders for path in (repository / "indexer" / folder).glob("*.py")
+    )
+    raised = re.findall(r'SourceError\(\s*f?"([^"]+)"', code)
+    raised += re.findall(r'Skipped\((?:[^",]|"[^"]*")*, f?"([^"]+)"', code)
+    reasons = {re.sub(r"{[^}]*}", "7", reason) for reason in raised}
+    assert len(reasons) > 30
+    assert {kind_of(reason) for reason in reasons if kind_of(reason)} == KINDS.keys() - {"same_id"}
+    wrong_commands = {reason for reason in reasons if reason.startswith("7 cannot be opened")}
+    assert {reason for reason in reasons if not kind_of(reason)} == wrong_commands
+    assert kind_of("another document has the same id; make the ids unique") == "same_id"
+
+
+def test_reasons_are_said_in_the_readers_language_with_the_original() -> None:
+    said = reason_in("zip bomb: 3 MB that unpack to 9 MB", Speaker("ja"))
+    assert said == "開くのは安全ではありません (zip bomb: 3 MB that unpack to 9 MB)"
+    assert reason_in("something new", Speaker("ja")) == "something new"
 
 
 def test_interface_language_follows_the_browser() -> None:

@@ -12,6 +12,7 @@ from ui.components.markup import draw, notice, plain, tag
 from ui.jobs import Job, State
 from ui.languages import number, percent
 from ui.messages import Speaker
+from ui.reasons import reason_in
 
 _LOOK_EVERY_S = 1.0
 _SEEN = "jobs-running"
@@ -59,7 +60,7 @@ def _told(summary: dict[str, Any], say: Speaker) -> str:
         counts = {name: number(int(summary.get(name) or 0), say.language) for name in names}
         skipped = summary.get("skipped") or []
         said = say("job.ingested", **counts, skipped=number(len(skipped), say.language))
-        reasons = [f"{row['source']}: {row['reason']}" for row in skipped[:5]]
+        reasons = [f"{row['source']}: {reason_in(row['reason'], say)}" for row in skipped[:5]]
         return "\n".join([said, *reasons])
     if summary.get("event") == "verdict":
         verdict = say("encoders.recommended" if summary.get("recommended") else "encoders.not_recommended")

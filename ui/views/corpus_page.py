@@ -16,6 +16,7 @@ from ui.components.language_marks import language_bars, language_names, language
 from ui.components.markup import draw, notice, page_head, tag
 from ui.languages import day, language_name, number, size
 from ui.messages import Speaker
+from ui.reasons import reason_in
 from ui.resources import Library
 from ui.state import enter
 
@@ -187,4 +188,4 @@ def _draw_health(library: Library, say: Speaker) -> None:
     draw(tag("h2", say("health.skipped", files=number(len(state.skipped), say.language)), class_="section-title"))
     if state.skipped:
         head = (say("corpus.file"), say("health.reason"))
-        draw(tables.rows(head, [(plain_name, reason) for plain_name, reason in state.skipped[:500]]))
+        draw(tables.rows(head, [(name, reason_in(reason, say)) for name, reason in state.skipped[:500]]))
