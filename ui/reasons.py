@@ -16,7 +16,7 @@ KINDS = MappingProxyType(
         "link": r"link |second link",
         "unsupported": r"format not supported|looks like binary data|not a regular file",
         "unreadable": r"cannot be read|folder cannot be read",
-        "broken": r"broken|nested too deeply|holds no list|row \d+ (?:has|cannot)|no column |line \d+ is no JSON|record \d+ is not",
+        "broken": r"broken|nested too|holds no list|row \d+ (?:has|cannot)|no column |line \d+ is no|record \d+ is",
         "same_id": r"another document has the same id",
     }
 )
