@@ -119,7 +119,7 @@ class World:
 
 @dataclass
 class Outcome:
-    """Counts of the rounds, by job and by how the job ended; what went wrong, in words."""
+    """Counts of the rounds, by job and by how the job ended; what went wrong, in words, said as it comes."""
 
     ends: Counter[tuple[str, str]] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
@@ -128,6 +128,7 @@ class Outcome:
         """Note a problem."""
         if not right:
             self.problems.append(problem)
+            print(f"PROBLEM {problem}", file=sys.stderr, flush=True)
 
 
 def read_index(settings: Settings) -> dict[str, str]:
@@ -182,7 +183,7 @@ def check(world: World, known: dict[str, str], touched: set[str], outcome: Outco
     try:
         found = read_index(world.settings)
     except (PanlinguaError, ValueError) as error:
-        outcome.problems.append(f"{where}: {error}")
+        outcome.require(False, f"{where}: {error}")
         return known
     strange = [name for name, text in found.items() if text not in world.versions.get(name, ())]
     outcome.require(not strange, f"{where}: no version of its file: {strange[:3]}")
@@ -194,7 +195,7 @@ def check(world: World, known: dict[str, str], touched: set[str], outcome: Outco
 
 def _finish(world: World, job: str, target: str, outcome: Outcome, number: int) -> dict[str, str]:
     """Run a job that was killed once more, to its end; the index then holds exactly what it should."""
-    before = read_index(world.settings)
+    before = check(world, {}, set(), outcome, f"round {number}, before {job} again")
     end = _run(world, job, target if target in before else "")
     where = f"round {number}, {job} again"
     if end == "an ingest is not finished":  # what a reindex says; so the ingest comes first
