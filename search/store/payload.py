@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from search.errors import QueryError
+from search.errors import IndexFormatError, QueryError
 from search.records import Chunk, Match, Point, Range
 
 KEYWORD_FIELDS = ("document_id", "lang", "script", "source", "folders", "flags")
@@ -61,11 +61,21 @@ def to_payload(chunk: Chunk) -> dict[str, Any]:
 
 
 def from_payload(payload: Mapping[str, Any]) -> Chunk:
-    """The chunk that `to_payload` wrote."""
+    """The chunk that `to_payload` wrote.
+
+    Raises:
+        IndexFormatError: It was written by another program, or is damaged.
+    """
     values = {name: value for name, value in payload.items() if name not in ("folders", "flags")}
-    values["headings"] = tuple(values["headings"])
-    values["metadata"] = {n: tuple(v) if isinstance(v, list) else v for n, v in values["metadata"].items()}
-    return Chunk(**values)
+    try:
+        values["headings"] = tuple(values["headings"])
+        values["metadata"] = {n: tuple(v) if isinstance(v, list) else v for n, v in values["metadata"].items()}
+        return Chunk(**values)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IndexFormatError(
+            f"a passage of the index cannot be read ({type(error).__name__}: {error}): it is damaged, or another "
+            "program wrote it. Restore a backup (`indexer restore`), or run `indexer ingest FOLDER --fresh`."
+        ) from error
 
 
 def equalities(condition: Match) -> list[tuple[str, str | int | float]]:

@@ -12,17 +12,18 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
-from search.errors import QueryError, StoreError
+from search.errors import IndexFormatError, QueryError, StoreError
 from search.records import Chunk, Filter, Match, Point, Range, ScoredPoint, SparseVector, Vectors
 from search.store import edge
 from search.store.base import Ranked, VectorStore, search_with_ties
 from search.store.edge import EdgeStore, make_reader_view
-from search.store.payload import to_payload
+from search.store.payload import from_payload, to_payload
 from search.store.server import ServerStore, connect, drop_collection, read_metadata, write_metadata
 
 DIMENSION, COUNT = 16, 300
@@ -540,6 +541,7 @@ def test_readers_leave_the_published_files_as_they_are(tmp_path: Path) -> None:
 READ = """
 import sys
 from pathlib import Path
+from typing import Any
 import numpy as np
 from search.store.edge import EdgeStore, make_reader_view
 make_reader_view(Path(sys.argv[1]), Path(sys.argv[2]))
@@ -549,3 +551,10 @@ list(store.iter_points(with_vectors=True)), store.facet("lang")
 store.close()
 print(found[0])
 """
+
+
+@pytest.mark.parametrize("damage", [{"headings": None}, {"text": ...}, {"metadata": [1]}, {"strange": 1}])
+def test_a_payload_that_is_no_chunk_says_what_to_do(damage: dict[str, Any]) -> None:
+    payload = {name: value for name, value in (to_payload(Chunk("a", 0, "x")) | damage).items() if value is not ...}
+    with pytest.raises(IndexFormatError, match="indexer restore"):
+        from_payload(payload)
