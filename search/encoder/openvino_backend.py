@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import queue
 import shutil
 import subprocess
 import sys
-import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class OpenVinoBackend:
             self._compiled = core.compile_model(str(graph), "CPU", options)
         except RuntimeError as error:
             raise EncoderError(f"{graph}: OpenVINO cannot load it ({error})") from error
-        self._local = threading.local()
+        self._idle: queue.LifoQueue[Any] = queue.LifoQueue()
 
     def forward(self, token_ids: TokenIds, mask: TokenIds) -> Vectors:
         """Pooled vectors (B, D) float32."""
@@ -66,11 +66,15 @@ class OpenVinoBackend:
         return self._run(token_ids, mask, 1)
 
     def _run(self, token_ids: TokenIds, mask: TokenIds, output: int) -> Vectors:
-        request = getattr(self._local, "request", None)
-        if request is None:
-            request = self._local.request = self._compiled.create_infer_request()
-        request.infer([token_ids, mask], share_inputs=True)
-        return np.array(request.get_output_tensor(output).data, dtype=np.float32)
+        try:  # as many requests as calls at one time: one for every thread of a server would hold memory for each
+            request = self._idle.get_nowait()
+        except queue.Empty:
+            request = self._compiled.create_infer_request()
+        try:
+            request.infer([token_ids, mask], share_inputs=True)
+            return np.array(request.get_output_tensor(output).data, dtype=np.float32)
+        finally:
+            self._idle.put(request)
 
 
 def import_openvino() -> Any:
