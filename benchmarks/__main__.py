@@ -39,9 +39,11 @@ def main() -> None:
     run("faults")
     run("topics", "speed")
     run("soak")
+    run("ray_ingest")
     if data:
         run("balance", *data)
         run("rerank", "--bundled", *data)
+        run("compression", *data)
         for module in ("encoder_backends", "lexical_tokenizer"):
             run(module, *(argument for folder in data for argument in ("--data", folder)))
 

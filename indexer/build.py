@@ -5,10 +5,11 @@ An embedded index gets a new generation; a server's collection changes in place.
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,12 +25,13 @@ from indexer.sources import iter_documents, iter_files
 from indexer.translations import digests_of, update_families
 from search.balance import OFFSETS_FILE, LanguageMap, LanguageOffsets, LanguageSums, fit_language_map, load_offsets
 from search.engine import check_encoder
-from search.errors import EncoderMismatchError, IndexNotFoundError, SourceError
+from search.errors import EncoderMismatchError, IndexNotFoundError, SettingsError, SourceError
 from search.files import allocated_bytes
 from search.fold import FAMILIES, has_families
 from search.index import LANGUAGE_MAP, LEDGER, OFFSETS, SHARD, IndexFolder
 from search.lexical import LEXICAL_VERSION, document_vector
 from search.manifest import IndexManifest, now
+from search.memory import trim_heap
 from search.opening import collection_name, open_index, read_server_metadata, server_folder, server_metadata
 from search.records import UNDETERMINED, Point, SparseVector
 from search.settings import Settings, version
@@ -48,6 +50,10 @@ REFIT_GROWTH = 1.5
 READ_BATCH = 4 * UPSERT_BATCH
 RELEASE_POINTS = 8 * READ_BATCH
 """After reading so many points their pages are let go; in the order of ids, nearly each is on pages of its own."""
+SHARDS = "shards"
+"""Folder beside a ledger with the ledgers of shards that are not merged yet."""
+BEGUN, ROOTS = "begun", "roots"
+"""Kept with a server's collection: the manifest as it was when shards began to fill it; the ingested folders."""
 
 
 class OffsetsEncoder(Protocol):
@@ -138,25 +144,27 @@ def ingest(
     next(iter(iter_files(corpus, options=options.read)), None)  # a folder that is not there fails before anything else
     folder = IndexFolder(settings.index_folder)
     with folder.write_lock(wait_s=wait_s):
-        encoder = encoder or load_encoder(
+        used = encoder or load_encoder(
             settings.encoder, backend=settings.backend, threads=settings.threads, cache_dir=settings.encoders_folder
         )
-        options = _fit_chunks(options, encoder.max_tokens)
-        if not fresh and (unchanged := _unchanged(corpus, settings, folder, encoder, options)):
+        name, fingerprint, options = used.name, used.fingerprint, fit_chunks(options, used.max_tokens)
+        if not fresh and (unchanged := count_if_unchanged(corpus, settings, folder, used, options)):
             return unchanged
-        with _workspace(settings, folder, encoder, fresh, str(corpus.resolve())) as space:
+        with open_workspace(settings, folder, used, fresh, str(corpus.resolve())) as space:
             summary = Ingest(
-                store=space.store, ledger=space.ledger, encoder=encoder, detector=LanguageDetector(),
+                store=space.store, ledger=space.ledger, encoder=used, detector=LanguageDetector(),
                 language_map=space.language_map, options=options, progress=progress,
             ).run(corpus)  # fmt: skip
-            manifest = _finish(space, encoder.name, encoder.fingerprint)
+            del used  # unless it is the caller's, its 480 MB are free for what follows
+            trim_heap()
+            manifest = finish(space, name, fingerprint)
         if not settings.store:
             folder.publish(manifest)
     prepare_words(settings)
     return summary
 
 
-def _fit_chunks(options: IngestOptions, encoder_tokens: int) -> IngestOptions:
+def fit_chunks(options: IngestOptions, encoder_tokens: int) -> IngestOptions:
     """Chunks that the encoder reads whole, with room for its prompt, the title and the headings."""
     most = encoder_tokens * 3 // 4
     if options.chunk.max_tokens <= most:
@@ -165,11 +173,11 @@ def _fit_chunks(options: IngestOptions, encoder_tokens: int) -> IngestOptions:
     return replace(options, chunk=ChunkOptions(most, min(options.chunk.overlap_tokens, most // 2)))
 
 
-def _unchanged(
+def count_if_unchanged(
     corpus: Path, settings: Settings, folder: IndexFolder, encoder: Encoder, options: IngestOptions
 ) -> Summary | None:
     """The summary when there is nothing to do: saves copying the current generation."""
-    if settings.store or folder.building.exists() or folder.current_number() is None:
+    if settings.store or folder.unfinished() is not None or folder.current_number() is None:
         return None
     generation = folder.current()
     check_encoder(generation.manifest, encoder)
@@ -234,7 +242,7 @@ def status(settings: Settings) -> Status:
         opened = open_index(settings)
         opened.close()
         manifest, where, place = opened.manifest, f"{collection_name(settings)} on {settings.store}", folder.path
-        ledger_path = _server_ledger(settings)
+        ledger_path = server_ledger(settings)
     else:
         generation = folder.current()
         manifest, where, place = generation.manifest, str(folder.path), generation.path
@@ -245,11 +253,13 @@ def status(settings: Settings) -> Status:
         roots, skipped = ledger.roots(), ledger.skipped()
         files = [row.source for row in ledger.iter_files()]
     size = allocated_bytes(place)
-    return Status(where, manifest, roots, files, skipped, folder.building.exists(), size)
+    return Status(where, manifest, roots, files, skipped, folder.unfinished() is not None, size)
 
 
 def remove(settings: Settings, names: list[str] | None, *, wait_s: float = 0.0) -> list[str]:
     """Remove documents by id, file or folder, or all of them with None; returns the ids removed.
+
+    An ingest that was cut off can still be gone on with, and does not bring them back.
 
     Raises:
         IndexNotFoundError: There is no index.
@@ -259,32 +269,41 @@ def remove(settings: Settings, names: list[str] | None, *, wait_s: float = 0.0) 
     with folder.write_lock(wait_s=wait_s):
         opened = open_index(settings)
         opened.close()
-        resumed = folder.building.exists()
-        try:
-            with _workspace(settings, folder, None, False, "") as space:
-                removed = remove_documents(space.store, space.ledger, names)
-                manifest = _finish(space, opened.manifest.encoder, opened.manifest.encoder_fingerprint)
-        except SourceError:
-            if not resumed:
+        if folder.unfinished() == "":
+            with suppress(SourceError), open_workspace(settings, folder, None, False, "") as space:
+                remove_documents(space.store, space.ledger, names)
+        with folder.beside_unfinished():
+            try:
+                with open_workspace(settings, folder, None, False, None) as space:
+                    removed = remove_documents(space.store, space.ledger, names)
+                    manifest = finish(space, opened.manifest.encoder, opened.manifest.encoder_fingerprint)
+            except SourceError:
                 folder.discard()
-            raise
-        if not settings.store:
-            folder.publish(manifest)
+                raise
+            if not settings.store:
+                folder.publish(manifest)
     return removed
 
 
 @contextmanager
-def _workspace(
-    settings: Settings, folder: IndexFolder, encoder: Encoder | None, fresh: bool, corpus: str
+def open_workspace(
+    settings: Settings, folder: IndexFolder, encoder: Encoder | None, fresh: bool, corpus: str | None
 ) -> Iterator[Workspace]:
-    space = _open_server(settings, encoder, fresh) if settings.store else _open_building(folder, encoder, fresh, corpus)
+    """What a job on the whole index writes to. Needs the write lock."""
+    if not settings.store and (folder.building / SHARDS).exists():
+        folder.discard()  # what shards wrote into it is in their ledgers only
+    if settings.store and not fresh:
+        require_merged(settings)
+    space = open_server(settings, encoder, fresh) if settings.store else open_building(folder, encoder, fresh, corpus)
+    del encoder  # it may go while the job still runs
     try:
         yield space
     finally:
         space.close()
 
 
-def _open_building(folder: IndexFolder, encoder: Encoder | None, fresh: bool, corpus: str) -> Workspace:
+def open_building(folder: IndexFolder, encoder: Encoder | None, fresh: bool, corpus: str | None) -> Workspace:
+    """The next generation of an embedded index."""
     from search.store.edge import EdgeStore
 
     number = folder.current_number()
@@ -295,7 +314,7 @@ def _open_building(folder: IndexFolder, encoder: Encoder | None, fresh: bool, co
     _finish_remap(path)
     ledger = Ledger(path / LEDGER)
     try:
-        language_map = _load_or_fit_map(path, ledger, encoder)
+        language_map = load_or_fit_map(path, ledger, encoder)
         store = EdgeStore(path / SHARD, int(ledger.meta("dimension") or 0))
     except BaseException:
         ledger.close()
@@ -307,23 +326,24 @@ def _open_building(folder: IndexFolder, encoder: Encoder | None, fresh: bool, co
     return space
 
 
-def _open_server(settings: Settings, encoder: Encoder | None, fresh: bool) -> Workspace:
+def open_server(settings: Settings, encoder: Encoder | None, fresh: bool) -> Workspace:
     """A collection changes in place; its ledger is kept in the home folder of whoever ingests."""
     client, name = connect(settings.store or "", settings.api_key), collection_name(settings)
-    path = _server_ledger(settings)
+    path = server_ledger(settings)
     exists = collection_exists(client, name)
     if exists and fresh:
         drop_collection(client, name)
     if fresh or not exists:
         for suffix in ("", "-wal", "-shm"):  # a log that a kill left would bring the old rows back
             path.with_name(path.name + suffix).unlink(missing_ok=True)
+        shutil.rmtree(path.parent / SHARDS, ignore_errors=True)
     metadata = read_metadata(client, name) if exists and not fresh else {}
-    manifest, language_map = read_server_metadata(metadata, name) if metadata else (None, None)
+    manifest, language_map = read_server_metadata(metadata, name) if "manifest" in metadata else (None, None)
     if manifest is not None and encoder is not None:
         check_encoder(manifest, encoder)
     path.parent.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(path)
-    fitted = _load_or_fit_map(path.parent, ledger, encoder)
+    fitted = load_or_fit_map(path.parent, ledger, encoder)
     store = ServerStore(client, name, int(ledger.meta("dimension") or 0))
     space = Workspace(path.parent, store, ledger, language_map or fitted, manifest)
     if not _words_are_current(ledger, manifest):
@@ -333,21 +353,34 @@ def _open_server(settings: Settings, encoder: Encoder | None, fresh: bool) -> Wo
     return space
 
 
-def _server_ledger(settings: Settings) -> Path:
+def server_ledger(settings: Settings) -> Path:
+    """Where whoever ingests into a server's collection keeps its ledger."""
     return server_folder(settings) / LEDGER
 
 
-def _load_or_fit_map(path: Path, ledger: Ledger, encoder: Encoder | None) -> LanguageMap:
+def require_merged(settings: Settings) -> None:
+    """Refuse to change a collection while shards of it are under way.
+
+    Raises:
+        SettingsError: `indexer merge` has to come first.
+    """
+    client, name = connect(settings.store or "", settings.api_key), collection_name(settings)
+    metadata = read_metadata(client, name) if collection_exists(client, name) else {}
+    client.close()
+    if (server_folder(settings) / SHARDS).exists() or (BEGUN in metadata and "manifest" not in metadata):
+        raise SettingsError(
+            f"shards of {name!r} were ingested and not merged. Finish them and run `indexer merge --store URL`, "
+            "or start over with `indexer ingest FOLDER --store URL --fresh`."
+        )
+
+
+def load_or_fit_map(path: Path, ledger: Ledger, encoder: Encoder | None) -> LanguageMap:
     """The map of an index that goes on, or the first one of a new index; remembers the encoder in the ledger."""
     known = ledger.meta("encoder_fingerprint")
     if known is None and encoder is not None:
-        offsets = keep_offsets(encoder, path)
-        first = fit_language_map(offsets, None) if offsets else LanguageMap.identity(encoder.dimension)
+        first = first_map(encoder, path)
         first.save(path / LANGUAGE_MAP)
-        ledger.set_meta("lexical_version", str(LEXICAL_VERSION))
-        ledger.set_meta("dimension", str(encoder.dimension))
-        ledger.set_meta("encoder", encoder.name)
-        ledger.set_meta("encoder_fingerprint", encoder.fingerprint)
+        remember_encoder(ledger, encoder)
         return first
     if encoder is not None and known != encoder.fingerprint:
         raise EncoderMismatchError(
@@ -355,6 +388,20 @@ def _load_or_fit_map(path: Path, ledger: Ledger, encoder: Encoder | None) -> Lan
             "Use that one again, or start over with --fresh."
         )
     return LanguageMap.load(path / LANGUAGE_MAP)
+
+
+def first_map(encoder: Encoder, path: Path) -> LanguageMap:
+    """The map of an index without chunks: that of the encoder's offsets, of which `path` keeps a copy."""
+    offsets = keep_offsets(encoder, path)
+    return fit_language_map(offsets, None) if offsets else LanguageMap.identity(encoder.dimension)
+
+
+def remember_encoder(ledger: Ledger, encoder: Encoder) -> None:
+    """Write down in a new ledger what the index is built with."""
+    ledger.set_meta("lexical_version", str(LEXICAL_VERSION))
+    ledger.set_meta("dimension", str(encoder.dimension))
+    ledger.set_meta("encoder", encoder.name)
+    ledger.set_meta("encoder_fingerprint", encoder.fingerprint)
 
 
 def keep_offsets(encoder: OffsetsEncoder, path: Path) -> LanguageOffsets | None:
@@ -365,7 +412,7 @@ def keep_offsets(encoder: OffsetsEncoder, path: Path) -> LanguageOffsets | None:
     return offsets
 
 
-def _finish(space: Workspace, encoder_name: str, fingerprint: str) -> IndexManifest:
+def finish(space: Workspace, encoder_name: str, fingerprint: str) -> IndexManifest:
     """Refine the language map, build the search structures, find translations, write down what the index holds now."""
     chunks = space.store.count()
     fitted_at = int(space.ledger.meta("chunks_at_fit") or 0)
@@ -399,7 +446,8 @@ def _finish(space: Workspace, encoder_name: str, fingerprint: str) -> IndexManif
         panlingua_version=version(),
     )
     if isinstance(space.store, ServerStore):
-        write_metadata(space.store.client, space.store.collection, server_metadata(manifest, space.language_map))
+        metadata = {**server_metadata(manifest, space.language_map), ROOTS: json.dumps(space.ledger.roots())}
+        write_metadata(space.store.client, space.store.collection, metadata)
     return manifest
 
 

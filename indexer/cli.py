@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from indexer import backup_command, map_command, push_command, reindex_command, watch_command
+from indexer import backup_command, cluster_command, map_command, push_command, reindex_command, watch_command
 from indexer.console import count_bar, describe, progress_bar, progress_lines, warning_if_empty
 from search.console import emit, run, say
 from search.errors import SettingsError
@@ -45,6 +45,16 @@ def ingest(
         bool | None,
         typer.Option("--map/--no-map", help="make the map anew afterwards; by default where there is a small one"),
     ] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="i/n: only this part of the files, into a server; then `indexer merge`")
+    ] = None,
+    engine: Annotated[
+        cluster_command.IngestEngine, typer.Option(help="ray: spread over the workers of a Ray cluster")
+    ] = cluster_command.IngestEngine.LOCAL,
+    workers: Annotated[int | None, typer.Option(min=1, help="of --engine ray; by default by GPUs or cores")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="of a running Ray cluster; by default one is started here")
+    ] = None,
     late: Annotated[
         bool | None,
         typer.Option(
@@ -65,21 +75,24 @@ def ingest(
         text_columns=tuple(text_column or ()), title_column=title_column, id_column=id_column, date_column=date_column
     )
     options = IngestOptions(read=read, chunk=ChunkOptions(max_tokens=max_tokens, overlap_tokens=overlap))
+    spread = cluster_command.Spread(engine, workers, address, shard)
+    spread.check(fresh=fresh, dry_run=dry_run, extras=bool(late or with_map))
     if dry_run:
         summary = build.dry_run(corpus, options, load_settings(index=index, store=store))
     else:
         settings = load_settings(index=index, store=store, encoder=encoder)
-        with progress_bar(lambda: build.size_of(corpus), quiet=as_json) as bar:
-            progress = progress_lines(build.size_of(corpus)) if as_json and progress_json else bar
-            summary = build.ingest(corpus, settings, options=options, fresh=fresh, wait_s=wait, progress=progress)
-        with count_bar("token vectors", quiet=as_json) as counted_so_far:
-            token_vectors.refresh_token_store(settings, wanted=late, progress=counted_so_far)
-        map_command.refresh_map(settings, wanted=with_map)
+        with progress_bar(lambda: spread.size_of(corpus, settings), quiet=as_json) as bar:
+            progress = progress_lines(spread.size_of(corpus, settings)) if as_json and progress_json else bar
+            summary = spread.ingest(corpus, settings, options=options, fresh=fresh, wait_s=wait, progress=progress)
+        if shard is None:
+            with count_bar("token vectors", quiet=as_json) as counted_so_far:
+                token_vectors.refresh_token_store(settings, wanted=late, progress=counted_so_far)
+            map_command.refresh_map(settings, wanted=with_map)
     if as_json:
         emit(summary.as_json())
     else:
         print(describe(summary, dry_run=dry_run))
-    if warning := warning_if_empty(summary, corpus):
+    if shard is None and (warning := warning_if_empty(summary, corpus)):
         say(warning)
 
 
@@ -131,6 +144,7 @@ def remove(
 
 
 app.command("map")(map_command.map_index)
+app.command()(cluster_command.merge)
 app.command()(backup_command.backup)
 app.command()(backup_command.restore)
 app.command()(push_command.push)

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -47,6 +47,22 @@ class DocumentEncoder(Protocol):
 
     def encode_documents(self, texts: list[str]) -> Vectors:
         """Unit vectors (B, D)."""
+
+
+class PointSink(Protocol):
+    """What ingest needs of a store; see VectorStore."""
+
+    def upsert(self, points: Sequence[Point]) -> None:
+        """Write points."""
+
+    def delete_documents(self, document_ids: Sequence[str]) -> None:
+        """Remove every chunk of these documents."""
+
+    def iter_points(self, *, filter: Filter | None = None) -> Iterable[Point]:
+        """Points that match."""
+
+    def flush(self) -> None:
+        """Make everything written durable."""
 
 
 @dataclass
@@ -120,19 +136,22 @@ class Ingest:
         language_map: Applied to every vector before it is stored.
         options: How to read and cut.
         progress: Told how far the run is.
+        owns: Whether a file is this run's, by its source; the files of other shards are left alone.
     """
 
     def __init__(
         self,
         *,
-        store: VectorStore,
+        store: PointSink,
         ledger: Ledger,
         encoder: DocumentEncoder,
         detector: Detector,
         language_map: LanguageMap,
         options: IngestOptions,
         progress: Progress = lambda _bytes, _source: None,
+        owns: Callable[[str], bool] = lambda _source: True,
     ) -> None:
+        self.owns = owns
         self.store, self.ledger, self.encoder, self.detector = store, ledger, encoder, detector
         self.language_map, self.options, self.progress = language_map, options, progress
         self.summary = Summary()
@@ -144,8 +163,12 @@ class Ingest:
         self._run = int(ledger.meta("run") or 0) + 1
         ledger.set_meta("run", str(self._run))
 
-    def run(self, root: Path) -> Summary:
+    def run(self, root: Path, *, items: Iterable[SourceFile | Skipped] | None = None) -> Summary:
         """Bring the store into step with the files below `root` (a folder, or one file).
+
+        Args:
+            root: What to look at.
+            items: All files below it, where they were listed before; None: they are listed now.
 
         Raises:
             SourceError: `root` does not exist, or holds no document any more although it did.
@@ -157,26 +180,32 @@ class Ingest:
         names = names_below(root, self.ledger)
         seen: set[str] = set()
         unreadable: set[str] = set()
-        for item in iter_files(root, options=self.options.read):
-            self.summary.files += 1
+        for item in iter_files(root, options=self.options.read) if items is None else items:
             if isinstance(item, Skipped):
-                unreadable.add(item.source)
-                self.summary.skipped.append(replace(item, source=names.source(item.source)))
+                unreadable.add(item.source)  # also those of other shards: a folder may hold files of every one
+                self._count_skipped(replace(item, source=names.source(item.source)))
                 continue
             file = replace(item, relative=names.source(item.relative))
             if names.is_taken(item.relative):
                 reason = "another ingested folder has the same name; rename one of them"
-                self.summary.skipped.append(Skipped(file.relative, reason))
+                self._count_skipped(Skipped(file.relative, reason))
                 continue
             seen.add(file.relative)
-            self._ingest_file(file)
-            self.progress(file.size, file.relative)
+            if self.owns(file.relative):
+                self.summary.files += 1
+                self._ingest_file(file)
+                self.progress(file.size, file.relative)
         self._write()
         if root.is_dir():
             self._remove_vanished(root, names, seen, unreadable)
         self.store.flush()
         self.summary.seconds = time.monotonic() - started
         return self.summary
+
+    def _count_skipped(self, item: Skipped) -> None:
+        if self.owns(item.source):
+            self.summary.files += 1
+            self.summary.skipped.append(item)
 
     def _ingest_file(self, file: SourceFile) -> None:
         row = self.ledger.file(file.relative)

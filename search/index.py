@@ -35,6 +35,7 @@ MANIFEST, LANGUAGE_MAP, LEDGER, SHARD = "manifest.json", "language_map.safetenso
 OFFSETS = "language_offsets.safetensors"
 """Offsets that the encoder brought; the map is refined from them."""
 _STARTED = "started"
+_ONCE = "once"
 _POLL_S = 0.2
 
 
@@ -62,6 +63,7 @@ class IndexFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.building = path / "building"
+        self._aside = path / "building.aside"
         self._pointer = path / "current"
         self._generations = path / "generations"
         self._readers = path / "readers"
@@ -114,17 +116,21 @@ class IndexFolder:
                 file.truncate(0)
                 holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": now()}
                 os.write(file.fileno(), json.dumps(holder).encode())  # unbuffered: nothing is left for a full disk
+            self._bring_back()
+            if self.unfinished() is None:
+                self.discard()
             self._adopt()
             try:
                 yield
             finally:
                 file.truncate(0)
 
-    def begin(self, *, fresh: bool = False, corpus: str = "") -> Path:
+    def begin(self, *, fresh: bool = False, corpus: str | None = "") -> Path:
         """The folder of the next generation: an unfinished one to go on with, else a copy of the current one.
 
         With `fresh` it is empty. An unfinished fresh one is continued for the same `corpus` only, since publishing it
-        for another would drop documents. Needs the write lock.
+        for another would drop documents; one with no `corpus` (None) never, as a change made in one go. Needs the write
+        lock.
         """
         marker = self.building / _STARTED
         if self.building.exists() and (fresh or not _may_continue(marker, corpus)):
@@ -137,7 +143,8 @@ class IndexFolder:
                 else:
                     self._copy(self._generations / f"{number:06d}")
                     (self.building / MANIFEST).unlink()
-                marker.write_text(f"fresh {corpus}" if fresh else "copy", encoding="utf-8", errors="surrogateescape")
+                began = f"fresh {corpus}" if fresh else _ONCE if corpus is None else "copy"
+                marker.write_text(began, encoding="utf-8", errors="surrogateescape")
         return self.building
 
     def _copy(self, generation: Path) -> None:
@@ -153,7 +160,29 @@ class IndexFolder:
         if not self.building.exists():
             return None
         text = marker.read_text(encoding="utf-8", errors="surrogateescape") if marker.exists() else ""
+        if text == _ONCE:
+            return None
         return text.removeprefix("fresh ") if text.startswith("fresh ") else ""
+
+    @contextmanager
+    def beside_unfinished(self) -> Iterator[None]:
+        """Within this, a change of the current generation can be published though another one is unfinished.
+
+        That one is put aside and back again, by the next job where this process does not live to do it. Needs the
+        write lock.
+        """
+        if self.unfinished() is not None:
+            self.building.rename(self._aside)
+        try:
+            yield
+        finally:
+            self._bring_back()
+
+    def _bring_back(self) -> None:
+        """Put an unfinished generation that was put aside back in its place."""
+        if self._aside.exists():
+            self.discard()
+            self._aside.rename(self.building)
 
     def discard(self) -> None:
         """Give up the unfinished generation. Needs the write lock."""
@@ -203,13 +232,13 @@ class IndexFolder:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _may_continue(marker: Path, corpus: str) -> bool:
-    """Whether the unfinished generation is whole, and not a fresh one of another corpus."""
+def _may_continue(marker: Path, corpus: str | None) -> bool:
+    """Whether the unfinished generation is whole, goes on, and is not a fresh one of another corpus."""
     try:
         text = marker.read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
         return False
-    return not text.startswith("fresh ") or text == f"fresh {corpus}"
+    return text != _ONCE and corpus is not None and (not text.startswith("fresh ") or text == f"fresh {corpus}")
 
 
 def _acquire(file: TextIO, path: Path, wait_s: float) -> None:

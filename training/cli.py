@@ -14,6 +14,7 @@ from training.evaluate_command import evaluate_command
 from training.mine_command import mine_command
 from training.run_commands import average_command, export_command, plan_command, run_command
 from training.synthesize_command import synthesize_command
+from training.vocabulary_command import extend_command, tokens_command, trim_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Make and judge encoders.")
 
@@ -54,6 +55,9 @@ app.command("average")(average_command)
 app.command("export")(export_command)
 app.command("evaluate")(evaluate_command)
 app.command("adapt")(adapt_command)
+app.command("tokens")(tokens_command)
+app.command("trim")(trim_command)
+app.command("extend")(extend_command)
 
 
 def main() -> None:

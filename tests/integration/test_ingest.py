@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from search.engine import Engine
 from search.errors import EncoderMismatchError, IndexFormatError, IndexNotFoundError, QueryError, SourceError
 from search.index import OFFSETS, IndexFolder
 from search.lexical import document_vector
+from search.opening import open_index
 from search.records import Filter, Match
 from search.results import Mode
 from search.settings import Settings, load_settings
@@ -185,6 +187,72 @@ def test_removing_by_id_and_folder(corpus: Path, settings: Settings, fake_encode
     assert len(build.remove(settings, None)) == len(FILES) - 2
     assert found(settings, fake_encoder, "Brot") == []
     assert ingest(corpus, settings, fake_encoder).documents == len(FILES)
+
+
+def test_a_removal_that_was_cut_off_can_be_repeated(
+    corpus: Path, settings: Settings, fake_encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(corpus, settings, fake_encoder)
+    with monkeypatch.context() as patch:
+        patch.setattr(IndexFolder, "publish", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            build.remove(settings, ["de/Brot.md"])
+    assert not build.status(settings).interrupted
+    assert found(settings, fake_encoder, "Sauerteig Mehl Wasser")[0] == "de/Brot.md"
+    assert build.remove(settings, ["de/Brot.md"]) == ["de/Brot.md"]
+    assert counted(settings) == len(FILES) - 1
+
+
+def test_a_removal_during_an_unfinished_ingest_publishes_nothing_of_it(
+    corpus: Path, settings: Settings, fake_encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(corpus, settings, fake_encoder)
+    monkeypatch.setattr("indexer.pipeline.BATCH_CHUNKS", 1)
+    for name, text in FILES.items():
+        (corpus / name).write_text(f"{text} Neu.", encoding="utf-8")
+    (corpus / "aa.txt").write_text("Ein Blatt, das noch niemand kennt.", encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr("indexer.pipeline.Ingest._remove_vanished", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(corpus, settings, fake_encoder)
+    encoded = len(fake_encoder.encoded)
+    for attempt in range(2):  # the second is cut off when nothing is published yet
+        with monkeypatch.context() as patch:
+            if attempt:
+                patch.setattr(IndexFolder, "publish", cut_off)
+            with pytest.raises(KeyboardInterrupt) if attempt else nullcontext():
+                build.remove(settings, [("en/tides.txt", "hi/चाय.txt")[attempt]])
+        assert counted(settings) == len(FILES) - 1
+        assert "Neu" not in "".join(texts_of(settings))
+        assert build.status(settings).interrupted
+    summary = ingest(corpus, settings, fake_encoder)
+    assert summary.unchanged >= len(FILES) - 2
+    assert len(fake_encoder.encoded) <= encoded + 2
+    assert counted(settings) == len(FILES) + 1
+    assert all("Neu" in text or "Blatt" in text for text in texts_of(settings))
+
+
+def cut_off(*_: object, **__: object) -> None:
+    """In place of a step of a job: the process is interrupted there."""
+    raise KeyboardInterrupt
+
+
+def texts_of(settings: Settings) -> list[str]:
+    """Texts of all passages of the published index."""
+    index = open_index(settings)
+    try:
+        return [point.chunk.text for point in index.store.iter_points()]
+    finally:
+        index.close()
+
+
+def counted(settings: Settings) -> int:
+    """Documents of the published index, after manifest, ledger and store were seen to agree."""
+    generation, texts = IndexFolder(settings.index_folder).current(), texts_of(settings)
+    with closing(Ledger(generation.path / "ledger.sqlite", read_only=True)) as ledger:
+        assert (generation.manifest.documents, generation.manifest.chunks) == ledger.totals()
+    assert len(texts) == generation.manifest.chunks
+    return generation.manifest.documents
 
 
 def test_status_and_dry_run(corpus: Path, settings: Settings, fake_encoder: FakeEncoder) -> None:
