@@ -25,6 +25,8 @@ def main() -> None:
         (folder / ERRORS).open("wb") as errors,
     ):
         fcntl.flock(lock, fcntl.LOCK_EX)
+        # Where the application was started in the background, interrupts are ignored, and jobs would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
 
         def stop(_signal: int, _frame: FrameType | None) -> None:
