@@ -2,11 +2,11 @@
 
     python -m benchmarks.ingest_memory --mb 200 [--texts FOLDER] [--random-vectors] [--work FOLDER]
 
-The file holds records of 1 to 3 KB, each in one language, made of the bundled corpus or of the texts in FOLDER,
-repeated with another title so that every passage differs. Once a second the memory of the process tree is sampled and
-written to WORK/memory.csv; `anonymous` is what the programs hold, the rest of `pss` are mapped files, which the system
-may drop. With `--random-vectors` the network is left out, which is quicker and shows everything else.
-Writes results/ingest-memory.jsonl.
+The file holds records of 1 to 3 KB made of the texts in FOLDER or of the bundled corpus. Where those have less text
+than wanted they are repeated with another title, so that every passage differs. Once a second the memory of the process
+tree is sampled and written to WORK/memory.csv; `anonymous` is what the programs hold, the rest of `pss` are mapped
+files, which the system may drop. With `--random-vectors` the network is left out, which is quicker and shows
+everything else. Writes results/ingest-memory.jsonl.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +35,9 @@ from indexer.sources import ReadOptions, iter_documents, iter_files
 from search.records import Vectors
 
 LEAST_CHARS, MOST_BYTES, LEAST_BYTES = 80, 3000, 1000
-POOL_BYTES = 48_000_000
 SAMPLES_PER_LEDGER_LOOK = 10
 MEGABYTE = 1_000_000
+TEXTS = ROOT / "corpus" / "documents"
 PHASES = 10
 Sample = tuple[float, int, Memory]
 """Seconds since the start, documents in the ledger, memory of the process tree."""
@@ -70,10 +70,9 @@ def iter_bodies(texts: Iterator[str], rng: random.Random) -> Iterator[str]:
 
 
 def collect_bodies(folder: Path, rng: random.Random) -> list[str]:
-    """About 48 MB of bodies at most, as much of every file, mixed."""
+    """All bodies of the files of a folder, mixed."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    share = POOL_BYTES // len(files) // ((LEAST_BYTES + MOST_BYTES) // 2) + 1
-    bodies = [body for file in files for body in islice(iter_bodies(iter_texts(file), rng), share)]
+    bodies = [body for file in files for body in iter_bodies(iter_texts(file), rng)]
     rng.shuffle(bodies)
     return bodies
 
@@ -169,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Generate, ingest, sample, write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--mb", type=float, default=200, help="size of the file (%(default)s)")
-    parser.add_argument("--texts", type=Path, default=ROOT / "corpus" / "documents", help="where the texts come from")
+    parser.add_argument("--texts", type=Path, default=TEXTS, help="where the texts come from")
     parser.add_argument("--random-vectors", action="store_true", help="leave the network out")
     parser.add_argument("--work", type=Path, help="keep corpus, index and samples there; none: a temporary folder")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where to write (%(default)s)")
@@ -191,7 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     row = {"mb": options.mb, "vectors": "random" if options.random_vectors else "encoder"}
     row |= {name: summary[name] for name in ("documents", "chunks", "seconds")} | summarise(samples, records)
     print(json.dumps(row))
-    flags = f"--mb {options.mb:g}" + (" --random-vectors" if options.random_vectors else "")
+    flags = f"--mb {options.mb:g}" + (" --texts FOLDER" if options.texts != TEXTS else "")
+    flags += " --random-vectors" if options.random_vectors else ""
     run = describe_run(f"python -m benchmarks.ingest_memory {flags}")
     write_rows("ingest-memory", run, [row], folder=options.results)
     return 0

@@ -2,7 +2,8 @@
 
 Order of every batch: forget the document in the ledger, remove its old chunks, write the new ones, flush the store,
 record the document. Whatever is killed in between is read again by the next run; nothing is doubled, because ids are
-deterministic and a document without a row is removed before it is written.
+deterministic and a document without a row is removed before it is written. While a batch is encoded, in a thread of its
+own, the one before is written and the next one is read.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -125,6 +127,17 @@ Progress = Callable[[int, str], None]
 """Called with the bytes dealt with since the last call (negative: counted too early) and the file at hand."""
 
 
+@dataclass
+class _Batch:
+    """What is written together: ids whose old chunks go, new chunks, and what is complete with them."""
+
+    replaced: list[str] = field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
+    documents: dict[str, DocumentRow] = field(default_factory=dict)
+    files: list[FileRow] = field(default_factory=list)
+    vectors: Future[Vectors] | None = None
+
+
 class Ingest:
     """One run over a corpus into one store and its ledger.
 
@@ -155,11 +168,9 @@ class Ingest:
         self.store, self.ledger, self.encoder, self.detector = store, ledger, encoder, detector
         self.language_map, self.options, self.progress = language_map, options, progress
         self.summary = Summary()
-        self._replaced: list[str] = []
-        self._chunks: list[Chunk] = []
+        self._batch, self._encoding = _Batch(), _Batch()
+        self._pool = ThreadPoolExecutor(1, "encoding")
         self._encoded: dict[bytes, Vectors] = {}
-        self._documents: dict[str, DocumentRow] = {}
-        self._files: list[FileRow] = []
         self._run = int(ledger.meta("run") or 0) + 1
         ledger.set_meta("run", str(self._run))
 
@@ -175,6 +186,15 @@ class Ingest:
             StoreError: The store or the ledger cannot be written; what was reported done stays.
         """
         started = time.monotonic()
+        try:
+            self._read(root, items)
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+        self.store.flush()
+        self.summary.seconds = time.monotonic() - started
+        return self.summary
+
+    def _read(self, root: Path, items: Iterable[SourceFile | Skipped] | None) -> None:
         if root.exists():
             self.ledger.prefix_of(folder_of(root))
         names = names_below(root, self.ledger)
@@ -195,12 +215,10 @@ class Ingest:
                 self.summary.files += 1
                 self._ingest_file(file)
                 self.progress(file.size, file.relative)
+        self._encode_batch()
         self._write()
         if root.is_dir():
             self._remove_vanished(root, names, seen, unreadable)
-        self.store.flush()
-        self.summary.seconds = time.monotonic() - started
-        return self.summary
 
     def _count_skipped(self, item: Skipped) -> None:
         if self.owns(item.source):
@@ -256,54 +274,64 @@ class Ingest:
         self.summary.skipped += skipped
         reasons = "; ".join(dict.fromkeys(item.reason for item in skipped[:5]))
         read_again = any(item.transient for item in skipped)
-        self._files.append(replace(unfinished if read_again else row, skipped=reasons or None))
+        self._batch.files.append(replace(unfinished if read_again else row, skipped=reasons or None))
 
     def _ingest_document(self, document: Document) -> Skipped | None:
         digest = document_digest(document, self.options)
         row = self.ledger.document(document.id)
-        if document.id in self._documents or (row and row.run == self._run):
+        if self._is_unrecorded(document.id) or (row and row.run == self._run):
             return Skipped(document.id, "another document has the same id; make the ids unique")
         if row and row.digest == digest:
             self.ledger.touch_document(document.id, self._run)
             return None
         if row:
             self.ledger.drop_documents([document.id])
-        self._replaced.append(document.id)  # also a new one: an interrupted run may have written chunks of it
+        self._batch.replaced.append(document.id)  # also a new one: an interrupted run may have written chunks of it
         count = 0
         for chunk in chunk_document(
             document, tokenizer=self.encoder.tokenizer, detector=self.detector, options=self.options.chunk
         ):
             count += 1
-            self._chunks.append(chunk)
+            self._batch.chunks.append(chunk)
             self.summary.languages[chunk.lang] += 1
-            if len(self._chunks) >= BATCH_CHUNKS:
-                self._write()
+            if len(self._batch.chunks) >= BATCH_CHUNKS:
+                self._encode_batch()
         if count == 0:
             return Skipped(document.id, "no text to index")
         self.summary.documents += 1
         self.summary.chunks += count
-        self._documents[document.id] = DocumentRow(document.id, document.source, digest, count, self._run)
+        self._batch.documents[document.id] = DocumentRow(document.id, document.source, digest, count, self._run)
         return None
 
+    def _is_unrecorded(self, document: str) -> bool:
+        """Whether the document was read in this run and is still to be recorded."""
+        return document in self._batch.documents or document in self._encoding.documents
+
+    def _encode_batch(self) -> None:
+        """Give what was read to the encoder, and write what it has done meanwhile."""
+        batch, self._batch = self._batch, _Batch()
+        if batch.chunks:
+            batch.vectors = self._pool.submit(self._encode, [passage_text(chunk) for chunk in batch.chunks])
+        self._write()
+        self._encoding = batch
+
     def _write(self) -> None:
-        """Make the pending chunks durable, then record the documents and files that are complete by it."""
-        self.store.delete_documents(self._replaced)
-        self._replaced.clear()
-        if self._chunks:
-            stored = self.language_map.map_documents(self._encode([passage_text(chunk) for chunk in self._chunks]))
+        """Make the encoded chunks durable, then record the documents and files that are complete by them."""
+        batch = self._encoding
+        self.store.delete_documents(batch.replaced)
+        if batch.vectors:
+            stored = self.language_map.map_documents(batch.vectors.result())
             self.store.upsert(
                 [
                     Point(chunk, dense, document_vector(passage_text(chunk)))
-                    for chunk, dense in zip(self._chunks, stored, strict=True)
+                    for chunk, dense in zip(batch.chunks, stored, strict=True)
                 ]
             )
             self.store.flush()
-            self._chunks.clear()
-        self.ledger.put_documents(list(self._documents.values()))
-        for row in self._files:
+        self.ledger.put_documents(list(batch.documents.values()))
+        for row in batch.files:
             self.ledger.put_file(row)
-        self._documents.clear()
-        self._files.clear()
+        self._encoding = _Batch()
 
     def _encode(self, texts: list[str]) -> Vectors:
         """Vectors (B, D) of passages; a passage that stood in an earlier batch is not encoded again."""
@@ -343,7 +371,7 @@ class Ingest:
 
     def _remove_leftovers(self, source: str) -> None:
         """Remove what an interrupted run wrote of documents that the file holds no more: no row knows of them."""
-        recorded = {*self.ledger.documents_of(source), *self._documents}
+        recorded = {*self.ledger.documents_of(source), *self._batch.documents, *self._encoding.documents}
         points = self.store.iter_points(filter=Filter((Match("source", (source,)),)))
         self.store.delete_documents(sorted({point.chunk.document_id for point in points} - recorded))
 

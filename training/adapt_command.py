@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,7 +78,7 @@ def _show(outcome: Outcome, as_json: bool) -> None:
     following = f"indexer reindex --encoder {shlex.quote(str(outcome.folder))}" if verdict.recommended else ""
     if as_json:
         emit({
-            "event": "verdict", "recommended": verdict.recommended, "reason": verdict.reason,
+            "event": "verdict", **asdict(verdict), "reason": verdict.reason,
             "encoder": str(outcome.folder), "report": str(outcome.folder / "report.md"), "next": following,
         })  # fmt: skip
         return

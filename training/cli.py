@@ -13,6 +13,7 @@ from training.adapt_command import adapt_command
 from training.evaluate_command import evaluate_command
 from training.mine_command import mine_command
 from training.run_commands import average_command, export_command, plan_command, run_command
+from training.static_command import static_command
 from training.synthesize_command import synthesize_command
 from training.vocabulary_command import extend_command, tokens_command, trim_command
 
@@ -58,6 +59,7 @@ app.command("adapt")(adapt_command)
 app.command("tokens")(tokens_command)
 app.command("trim")(trim_command)
 app.command("extend")(extend_command)
+app.command("static")(static_command)
 
 
 def main() -> None:

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from search.settings import Settings
 from ui import jobs
 from ui.files import safe_folder_name
 from ui.laboratory import trained_folder
+from ui.languages import language_name, signed
+from ui.messages import Speaker
 
 REPORT = "report.json"
+TRIALS = MappingProxyType(
+    {
+        "held-out documents": "trial.held_out",
+        "given queries": "trial.given",
+        "bundled corpus": "trial.bundled",
+        "sentence": "trial.sentence",
+        "translation": "trial.translation",
+    }
+)
+"""Messages for what the command calls its trials and its kinds of questions."""
 _FIRST_NAME = "adapted"
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
+class Figure(NamedTuple):
     """Mean nDCG@10 on one set of questions, of the encoder to start from and of the one made."""
 
     name: str
@@ -34,7 +46,7 @@ class Adapted:
 
     folder: Path
     recommended: bool
-    reason: str
+    findings: tuple[Mapping[str, Any], ...]
     figures: tuple[Figure, ...]
 
 
@@ -68,10 +80,27 @@ def start_adaptation(settings: Settings, folder: str, *, encoder: str, name: str
     return jobs.start("adapt", Path(folder).name, "training.cli", ["adapt", *options, "--", folder])
 
 
+def verdict_in(findings: Iterable[Mapping[str, Any]], say: Speaker) -> str:
+    """Why an encoder is recommended or not, in the reader's language, a line for each finding of its report."""
+    return "\n".join(_finding_in(finding, say) for finding in findings)
+
+
+def trial_in(name: str, say: Speaker) -> str:
+    """What an encoder was judged on, in the reader's language."""
+    return say(TRIALS[name]) if name in TRIALS else name
+
+
 def _adapted(folder: Path, report: Mapping[str, Any]) -> Adapted:
     trials = [*report["domain"], *report["general"]]
     figures = tuple(
         Figure(str(trial["name"]), float(trial["overall"]["before"]), float(trial["overall"]["after"]))
         for trial in trials
     )
-    return Adapted(folder, bool(report["recommended"]), str(report["reason"]), figures)
+    return Adapted(folder, bool(report["recommended"]), tuple(report["findings"]), figures)
+
+
+def _finding_in(finding: Mapping[str, Any], say: Speaker) -> str:
+    part = str(finding["part"])
+    named = trial_in(part, say) if part in TRIALS else language_name(part, reader=say.language)
+    figures = {name: signed(finding[name], say.language) for name in ("points", "low", "high")}
+    return say(f"verdict.{finding['ground']}", trial=trial_in(finding["trial"], say), part=named, **figures)

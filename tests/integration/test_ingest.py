@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, nullcontext
@@ -23,16 +24,23 @@ from indexer import build
 from indexer.console import describe, progress_bar, warning_if_empty
 from indexer.documents import Document, Skipped
 from indexer.ledger import Ledger
-from indexer.pipeline import IngestOptions, Summary
+from indexer.pipeline import BATCH_CHUNKS, IngestOptions, Summary
 from indexer.sources import ReadOptions, SourceFile, iter_documents
 from search.balance import OFFSETS_FILE, LanguageOffsets, load_offsets
 from search.cli import as_text, build_filter
 from search.engine import Engine
-from search.errors import EncoderMismatchError, IndexFormatError, IndexNotFoundError, QueryError, SourceError
+from search.errors import (
+    EncoderError,
+    EncoderMismatchError,
+    IndexFormatError,
+    IndexNotFoundError,
+    QueryError,
+    SourceError,
+)
 from search.index import OFFSETS, IndexFolder
 from search.lexical import document_vector
 from search.opening import open_index
-from search.records import Filter, Match
+from search.records import Filter, Match, Vectors
 from search.results import Mode
 from search.settings import Settings, load_settings
 from search.store.edge import EdgeStore
@@ -467,6 +475,48 @@ def test_a_repeated_passage_is_encoded_once(tmp_path: Path, settings: Settings, 
     table.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     assert ingest(table, settings, fake_encoder).chunks == 700
     assert len(fake_encoder.encoded) == 3
+
+
+def write_records(table: Path, count: int) -> None:
+    rows = [{"id": i, "text": f"Frage {i} zum Garten im Herbst."} for i in range(count)]
+    table.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+
+
+def test_the_next_documents_are_read_while_the_encoder_works(tmp_path: Path, settings: Settings) -> None:
+    read: list[int] = []
+    went_on = threading.Event()
+
+    class Waiting(FakeEncoder):
+        def encode_documents(self, texts: list[str]) -> Vectors:
+            assert self.encoded or went_on.wait(60), "nothing was read while the first batch was encoded"
+            return super().encode_documents(texts)
+
+    def progress(size: int, _source: str) -> None:
+        read.append(size)
+        if len(read) > BATCH_CHUNKS + 10:
+            went_on.set()
+
+    write_records(tmp_path / "t.jsonl", 600)
+    ingest(tmp_path / "t.jsonl", settings, Waiting(), progress=progress)
+    assert counted(settings) == 600
+
+
+def test_what_the_encoder_did_before_it_failed_is_kept(
+    tmp_path: Path, settings: Settings, fake_encoder: FakeEncoder
+) -> None:
+    class Failing(FakeEncoder):
+        def encode_documents(self, texts: list[str]) -> Vectors:
+            if self.encoded:
+                raise EncoderError("the encoder ran out of memory")
+            return super().encode_documents(texts)
+
+    write_records(tmp_path / "t.jsonl", 700)
+    with pytest.raises(EncoderError, match="ran out of memory"):
+        ingest(tmp_path / "t.jsonl", settings, Failing())
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("encoding")]
+    kept = BATCH_CHUNKS - 1  # whether its last document goes on was not known yet
+    assert ingest(tmp_path / "t.jsonl", settings, fake_encoder).documents == 700 - kept
+    assert counted(settings) == 700
 
 
 @pytest.mark.parametrize("query", ["", "   ", "\n\t"])

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import typer
 
+from search.evaluation.significance import Difference
 from search.settings import load_settings
-from training.adapt.verdict import Comparison, Row, Verdict, as_record
+from training.adapt.verdict import Comparison, Finding, Ground, Row, Verdict, as_record
 from training.cli import app
 from ui import adapting, jobs
+from ui.languages import language_name
+from ui.messages import LANGUAGES, Speaker
+
+NAMED = (Ground.GAIN, Ground.LOSS, Ground.LOSS_IN)
 
 
 def comparison(name: str, before: float, after: float) -> Comparison:
@@ -26,14 +32,27 @@ def write_report(folder: Path, verdict: Verdict) -> None:
 
 
 def test_the_verdict_is_read_as_the_command_writes_it(home: Path) -> None:
-    write_report(home / "trained" / "適応", Verdict(True, "nDCG@10 +0.11"))
+    gain = Finding.of(Ground.GAIN, "held-out documents", Difference(0.026, 0.017, 0.037, 0.001, 40))
+    write_report(home / "trained" / "適応", Verdict(True, (gain,)))
     (home / "trained" / "broken").mkdir()
     (home / "trained" / "broken" / adapting.REPORT).write_text("{", encoding="utf-8")
     (found,) = adapting.adapted_encoders(load_settings())
-    assert (found.folder.name, found.recommended, found.reason) == ("適応", True, "nDCG@10 +0.11")
+    assert (found.folder.name, found.recommended) == ("適応", True)
+    assert "+2,6" in adapting.verdict_in(found.findings, Speaker("de"))
+    assert "Zurückgehaltene Dokumente" in adapting.verdict_in(found.findings, Speaker("de"))
     assert [(figure.name, figure.before, figure.after) for figure in found.figures] == [
         ("own documents", 0.61, 0.72), ("general", 0.9, 0.89),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_ground_of_a_verdict_can_be_said_in_every_language(language: str) -> None:
+    say = Speaker(language)
+    findings = [asdict(Finding(ground, "bundled corpus", "th", -4.2, -6.1, -2.3)) for ground in Ground]
+    said = adapting.verdict_in(findings, say).split("\n")
+    assert len(set(said)) == len(Ground)
+    assert language_name("th", reader=language) in said[list(Ground).index(Ground.LOSS_IN)]
+    assert all(say("trial.bundled") in line for line, ground in zip(said, Ground, strict=True) if ground in NAMED)
 
 
 def test_names_are_free(home: Path) -> None:

@@ -154,14 +154,15 @@ def test_other_pages_draw_with_the_facts_of_the_index(page: str) -> None:
 
 def test_an_adapted_encoder_shows_its_verdict_and_can_be_put_to_use(home: Path) -> None:
     figures = [{"name": "own", "overall": {"before": 0.5, "after": 0.625}}]
-    report = {"recommended": False, "reason": "verliert in 日本語 <b>", "domain": figures, "general": []}
+    finding = {"ground": "loss_in", "trial": "日本語 <b>", "part": "ja", "points": -4.2, "low": -6.0, "high": -2.0}
+    report = {"recommended": False, "findings": [finding], "domain": figures, "general": []}
     folder = home / "trained" / "medizin"
     folder.mkdir(parents=True)
     (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
     app = open_page("encoders")
     drawn = html(app)
     assert load_messages("en")["encoders.not_recommended"] in drawn
-    assert "verliert in 日本語 &lt;b&gt;" in drawn
+    assert "日本語 &lt;b&gt;, Japanese: -4.2 points" in drawn
     assert "0.625" in drawn
     app.button(key="use-medizin").click().run()
     (job,) = jobs.jobs(kinds=("reindex",))

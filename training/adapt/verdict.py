@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from enum import StrEnum
+from types import MappingProxyType
 
 import numpy as np
 
@@ -57,12 +59,61 @@ class Comparison:
     pairs: tuple[PairRow, ...]
 
 
+class Ground(StrEnum):
+    """What a verdict rests on."""
+
+    GAIN = "gain"
+    NO_GAIN = "no_gain"
+    SMALL_GAIN = "small_gain"
+    TOO_FEW = "too_few"
+    LOSS = "loss"
+    LOSS_IN = "loss_in"
+    UNMEASURED = "unmeasured"
+
+
+SENTENCES = MappingProxyType({
+    Ground.GAIN: "nDCG@10 on {trial} {points:+.1f} points ({low:+.1f} to {high:+.1f}), nothing lost",
+    Ground.NO_GAIN: "no significant gain (nDCG@10 {points:+.1f} points ({low:+.1f} to {high:+.1f}))",
+    Ground.SMALL_GAIN:
+        "the gain is too small to be worth a new index (nDCG@10 {points:+.1f} points ({low:+.1f} to {high:+.1f}))",
+    Ground.TOO_FEW: "no significant gain (too few works to tell)",
+    Ground.LOSS: "{points:+.1f} points on {trial}",
+    Ground.LOSS_IN: "{points:+.1f} points in {part} on {trial}",
+    Ground.UNMEASURED: "general ability was not measured, give --general-eval",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One ground, the trial that it was found on, and in which language or kind of question (empty: over all).
+
+    `points` is the difference of nDCG@10 times 100, `low` and `high` its 95 % interval.
+    """
+
+    ground: Ground
+    trial: str
+    part: str = ""
+    points: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+
+    @classmethod
+    def of(cls, ground: Ground, trial: str, difference: Difference, *, part: str = "") -> Finding:
+        """A finding with its figures."""
+        return cls(ground, trial, part, *(100 * value for value in (difference.mean, difference.low, difference.high)))
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """Whether to use the encoder, and why in one sentence."""
+    """Whether to use the encoder, and what that rests on."""
 
     recommended: bool
-    reason: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def reason(self) -> str:
+        """The findings in one English sentence."""
+        return "; ".join(SENTENCES[found.ground].format(**asdict(found)) for found in self.findings)
 
 
 def compare(trial: Trial, before: Scores, after: Scores) -> Comparison:
@@ -92,41 +143,38 @@ def decide(domain: Sequence[Comparison], general: Sequence[Comparison]) -> Verdi
     """
     main = next((found for found in domain if _is_given(found)), domain[0])
     if lost := [loss for found in (*domain, *general) for loss in _losses(found)]:
-        return Verdict(False, "; ".join(lost))
+        return Verdict(False, tuple(lost))
     gain = main.overall.difference
-    if gain is None or gain.low <= 0:
-        shown = f"nDCG@10 {_signed(gain)}" if gain else "too few works to tell"
-        return Verdict(False, f"no significant gain ({shown})")
+    if gain is None:
+        return Verdict(False, (Finding(Ground.TOO_FEW, main.name),))
+    if gain.low <= 0:
+        return Verdict(False, (Finding.of(Ground.NO_GAIN, main.name, gain),))
     if gain.mean < LEAST_GAIN:
-        return Verdict(False, f"the gain is too small to be worth a new index (nDCG@10 {_signed(gain)})")
-    measured = "" if general else "; general ability was not measured, give --general-eval"
-    return Verdict(True, f"nDCG@10 on {main.name} {_signed(gain)}, nothing lost{measured}")
+        return Verdict(False, (Finding.of(Ground.SMALL_GAIN, main.name, gain),))
+    unmeasured = () if general else (Finding(Ground.UNMEASURED, main.name),)
+    return Verdict(True, (Finding.of(Ground.GAIN, main.name, gain), *unmeasured))
 
 
-def _losses(found: Comparison) -> list[str]:
+def _losses(found: Comparison) -> list[Finding]:
     whole, lost = found.overall.difference, []
     if whole and whole.high < 0 and whole.mean < -TOLERATED:
-        lost.append(f"loses {-100 * whole.mean:.1f} points on {found.name}")
+        lost.append(Finding.of(Ground.LOSS, found.name, whole))
     kinds = found.kinds if len(found.kinds) > 1 else ()
     for row in (*kinds, *found.languages):
         tests = len(kinds) + len(found.languages)
         if row.difference and row.difference.mean < 0 and row.difference.p * tests < SIGNIFICANCE:
-            lost.append(f"loses {-100 * row.difference.mean:.1f} points in {row.name} on {found.name}")
+            lost.append(Finding.of(Ground.LOSS_IN, found.name, row.difference, part=row.name))
     return lost
 
 
 def as_record(verdict: Verdict, domain: Sequence[Comparison], general: Sequence[Comparison]) -> dict[str, object]:
     """For JSON."""
     trials = {"domain": [asdict(found) for found in domain], "general": [asdict(found) for found in general]}
-    return {**asdict(verdict), **trials}
+    return {**asdict(verdict), "reason": verdict.reason, **trials}
 
 
 def _is_given(comparison: Comparison) -> bool:
     return any(row.name in (Kind.GIVEN, Kind.GIVEN_HELD_OUT) for row in comparison.kinds)
-
-
-def _signed(difference: Difference) -> str:
-    return f"{100 * difference.mean:+.1f} points ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
 
 
 def _row(name: str, places: Sequence[int], asked: Sequence[Asked], before: Scores, after: Scores) -> Row:

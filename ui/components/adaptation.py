@@ -45,11 +45,12 @@ def _draw_adapted(library: Library, settings: Settings, adapted: Adapted, say: S
     with st.container(border=True, key=f"adapted-{adapted.folder.name}"):
         draw(tag("h2", tag("bdi", adapted.folder.name), class_="section-title"))
         verdict = say("encoders.recommended" if adapted.recommended else "encoders.not_recommended")
-        notice(adapted.reason, kind="good" if adapted.recommended else "info", title=verdict)
+        why = adapting.verdict_in(adapted.findings, say)
+        notice(why, kind="good" if adapted.recommended else "info", title=verdict)
         head = (say("encoders.judged_on"), f"nDCG@10 {say('encoders.before')}", f"nDCG@10 {say('encoders.after')}")
         lines = [
-            (figure.name, number(round(figure.before, 3), say.language), number(round(figure.after, 3), say.language))
-            for figure in adapted.figures
+            (adapting.trial_in(name, say), *(number(round(value, 3), say.language) for value in (before, after)))
+            for name, before, after in adapted.figures
         ]
         draw(tables.rows(head, lines))
         usable = not library.engine.settings.store and str(adapted.folder) != current

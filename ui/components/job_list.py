@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from ui import jobs
+from ui import adapting, jobs
 from ui.components.markup import draw, notice, plain, tag
 from ui.jobs import Job, State
 from ui.languages import number, percent
@@ -64,7 +64,7 @@ def _told(summary: dict[str, Any], say: Speaker) -> str:
         return "\n".join([said, *reasons])
     if summary.get("event") == "verdict":
         verdict = say("encoders.recommended" if summary.get("recommended") else "encoders.not_recommended")
-        return f"{verdict}: {summary.get('reason', '')}"
+        return f"{verdict}\n{adapting.verdict_in(summary.get('findings') or (), say)}"
     if summary.get("event") == "removed":
         return say("job.removed", documents=number(len(summary.get("documents") or []), say.language))
     return ""
