@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -140,6 +141,7 @@ def ingest(
     from search.encoder import load_encoder
     from search.language import LanguageDetector
 
+    started = time.monotonic()
     options, corpus = options or IngestOptions(), corpus.expanduser()
     next(iter(iter_files(corpus, options=options.read)), None)  # a folder that is not there fails before anything else
     folder = IndexFolder(settings.index_folder)
@@ -161,6 +163,7 @@ def ingest(
         if not settings.store:
             folder.publish(manifest)
     prepare_words(settings)
+    summary.seconds = time.monotonic() - started
     return summary
 
 

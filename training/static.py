@@ -276,7 +276,7 @@ class Fitting:
             loss = self.loss(bag, batch)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # upstream has no annotations
-            optimizer.step()
+            optimizer.step()  # type: ignore[no-untyped-call]  # as above
             if step * 10 % steps < 10:
                 report(f"step {step:,} of {steps:,}: loss {loss.item():.3f}")
         return np.asarray(bag.weight.detach().numpy(), np.float32)
@@ -337,7 +337,7 @@ def write_static(table: Vectors, tokenizer: Tokenizer, out: Path, *, record: dic
 
     work = out.with_name(f".{out.name}-new")
     shutil.rmtree(work, ignore_errors=True)
-    modules = [StaticEmbedding(tokenizer, embedding_weights=table), Normalize()]
+    modules: list[Any] = [StaticEmbedding(tokenizer, embedding_weights=table), Normalize()]
     SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(work), create_model_card=False)
     made = {"name": out.name, "created": datetime.now(UTC).isoformat(timespec="seconds"), **record}
     (work / DESCRIPTION_FILE).write_text(json.dumps(made, indent=2, ensure_ascii=False), "utf-8")
