@@ -16,11 +16,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from search.language import LanguageDetector, canonical_language, supported_languages
+from search.language import COMMON_LANGUAGES, LanguageDetector, canonical_language, supported_languages
 from search.text import dominant_script, has_spaces_between_words
 
 Detect = Callable[[str], str]
 Labelled = list[tuple[str, str]]
+HELD = 4
+"""Languages of the indexes that `report_prior` makes up."""
 
 
 def load_texts(path: Path, per_language: int, rng: random.Random) -> Labelled:
@@ -127,6 +129,26 @@ def report_split(pairs: Labelled, common: frozenset[str], rng: random.Random, do
         print(f"| {name} | {right / total:.3f} | {spans / documents:.2f} | {len(plan)} | {rate:.2f} |", flush=True)
 
 
+def report_prior(pairs: Labelled, rng: random.Random, indexes: int = 20) -> None:
+    """Print what is gained where the languages of an index count twice, and lost by questions in other languages."""
+    detector, langs = LanguageDetector(), sorted(COMMON_LANGUAGES & {lang for lang, _ in pairs})
+    asked = [(lang, text) for lang, text in pairs if lang in langs]
+    drawn = [rng.sample(langs, HELD) for _ in range(indexes)]
+    print("\n| questions | right | right, the index's languages counted twice |\n|---|---|---|")
+    for name, inside in (("in a language of the index", True), ("in another", False)):
+        shares = []
+        for preferred in (False, True):
+            right = total = 0
+            for held in drawn:
+                for lang, text in asked:
+                    if (lang in held) is inside:
+                        likelier = held if preferred else ()
+                        found = detector.detect_query(text, among=COMMON_LANGUAGES, likelier=likelier)
+                        right, total = right + (found.lang == lang), total + 1
+            shares.append(right / max(1, total))
+        print(f"| {name} | {shares[0]:.3f} | {shares[1]:.3f} |", flush=True)
+
+
 if __name__ == "__main__":
     from langdetect import detector_factory
 
@@ -144,3 +166,4 @@ if __name__ == "__main__":
         report_detectors(f"{data.name}, queries", [(lang, query_of(text, generator)) for lang, text in sample], shared)
         report_calibration(sample, shared)
         report_split(sample, shared, generator)
+        report_prior([(lang, query_of(text, generator)) for lang, text in sample], generator)

@@ -268,7 +268,7 @@ class Engine:
         words, spoken = self._index_words(index), self._detector.detect_query(asked.text)
         rewritten = words.transliterate(asked.text, spoken) or ""
         among = COMMON_LANGUAGES.union(index.languages)
-        detection = self._detector.detect_query(rewritten or asked.text, among=among)
+        detection = self._detector.detect_query(rewritten or asked.text, among=among, likelier=index.languages)
         if lang:
             detection = Detection(lang, 1.0, detection.script, ((lang, 1.0),))
         dense, texts = None, [asked.text, rewritten] if rewritten else [asked.text]

@@ -82,6 +82,18 @@ def test_query_among_the_languages_of_an_index(detector: LanguageDetector) -> No
     )
 
 
+def test_in_doubt_a_query_is_in_a_language_of_the_index(detector: LanguageDetector) -> None:
+    asked = "Как сделать йогурт дома?"  # as good Ukrainian as Russian but for one word
+    common = ["ru", "uk", "bg", "de"]
+    assert detector.detect_query(asked, common, likelier=["ru", "ja"]).lang == "ru"
+    assert detector.detect_query(asked, common, likelier=["uk", "ja"]).lang == "uk"
+    sure = detector.detect_query(SENTENCES["fr"], likelier=["de", "es"])
+    assert (sure.lang, sure.confidence) == (
+        "fr",
+        pytest.approx(detector.detect_query(SENTENCES["fr"]).confidence, abs=0.02),
+    )
+
+
 def test_a_short_query_is_less_certain_than_a_sentence(detector: LanguageDetector) -> None:
     assert detector.detect_query("casa").confidence < 0.7 < detector.detect(SENTENCES["fr"]).confidence
 
