@@ -59,11 +59,14 @@ def open_collection(collection: Collection, indexes: Path, encoder: Encoder) -> 
 
 
 def measure(engine: Engine, collection: Collection, reranker: str) -> dict[str, object]:
-    """Means over the queries, and their mAP by language."""
+    """Means over the queries, and their mAP and median milliseconds (of the whole search) by language."""
     sums: dict[str, list[float]] = defaultdict(list)
     by_language: dict[str, list[float]] = defaultdict(list)
+    taken: dict[str, list[float]] = defaultdict(list)
     for query, text, lang in collection.queries:
-        hits = engine.search(text, k=DEPTH, rerank=reranker, fold=False).hits
+        result = engine.search(text, k=DEPTH, rerank=reranker, fold=False)
+        hits = result.hits
+        taken[lang].append(result.timings_ms["total"])
         ranked = [hit.document_id.split("#", 1)[-1] for hit in hits]
         relevant = collection.qrels[query]
         sums["map@100"].append(average_precision(ranked, relevant))
@@ -71,7 +74,8 @@ def measure(engine: Engine, collection: Collection, reranker: str) -> dict[str, 
         sums["own@10"].append(own_language_share([hit.chunk.lang for hit in hits], lang))
         by_language[lang].append(sums["map@100"][-1])
     row: dict[str, object] = {name: statistics.fmean(found) for name, found in sums.items()}
-    return row | {"map_by_language": {lang: statistics.fmean(found) for lang, found in sorted(by_language.items())}}
+    row["map_by_language"] = {lang: statistics.fmean(found) for lang, found in sorted(by_language.items())}
+    return row | {"ms_by_language": {lang: round(statistics.median(found), 1) for lang, found in sorted(taken.items())}}
 
 
 def store_tokens(settings: Settings, encoder: Encoder, dimension: int | None) -> dict[str, object]:
@@ -114,6 +118,13 @@ def _processor_ms(
     return result.timings_ms[stage], (time.process_time() - before) * 1000
 
 
+def _flags(arguments: argparse.Namespace) -> list[str]:
+    flags = ["--bundled"] if arguments.bundled else []
+    flags += ["--queries", str(arguments.queries), "--rerankers", *arguments.rerankers]
+    flags += ["--stored", *map(str, arguments.stored)] if arguments.stored else []
+    return [*flags, "--timed"] if arguments.timed else flags
+
+
 def main() -> None:
     """Measure every set and write results/rerank.jsonl."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -129,7 +140,9 @@ def main() -> None:
     encoder = load_encoder(settings.encoder, threads=settings.threads, cache_dir=settings.encoders_folder)
     collections = [read_bundled(arguments.queries)] if arguments.bundled else []
     collections += [read_collection(folder, arguments.queries) for folder in arguments.folders]
-    run = describe_run("python -m benchmarks.rerank FOLDER... --bundled")
+    run = describe_run(
+        "python -m benchmarks.rerank " + " ".join(["FOLDER"] * len(arguments.folders) + _flags(arguments))
+    )
     with tempfile.TemporaryDirectory() as temporary:
         for collection in collections:
             engine = open_collection(collection, arguments.indexes or Path(temporary), encoder)
