@@ -35,8 +35,8 @@ from search.records import Chunk, Filter, Match, Point, Vectors
 from search.store.base import VectorStore
 
 BATCH_CHUNKS = 256
-REMEMBERED_PASSAGES = 50_000
-"""Vectors kept so that repeated passages (licences, navigation) are encoded once: 80 MB at 384 dimensions."""
+REMEMBERED_PASSAGES = 10_000
+"""Vectors kept so that repeated passages (licences, navigation) are seldom encoded again: 16 MB at 384 dimensions."""
 logger = logging.getLogger(__name__)
 
 
