@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from search.encoder.loading import drop_special_tokens
 from search.errors import TrainingDataError
 from search.records import Vectors
 from search.settings import Settings
@@ -239,10 +240,9 @@ def initial_table(encoder: Encoder, unigram: Unigram, directions: Vectors) -> Ve
 def bare_tokenizer(encoder: Encoder) -> Tokenizer:
     """The encoder's tokenizer without the tokens that it puts around a text."""
     from tokenizers import Tokenizer
-    from tokenizers.processors import TemplateProcessing
 
     tokenizer = Tokenizer.from_str(encoder.tokenizer.to_str())
-    tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+    drop_special_tokens(tokenizer)
     return tokenizer
 
 

@@ -273,7 +273,6 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
     A static encoder reads no tokens but those of the text.
     """
     from tokenizers import Tokenizer
-    from tokenizers.processors import TemplateProcessing
 
     path = folder / "tokenizer.json"
     try:
@@ -283,8 +282,15 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     if is_static(folder):
-        tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+        drop_special_tokens(tokenizer)
     config = folder / "tokenizer_config.json"
     token = read_json(config).get("pad_token") if config.is_file() else None
     content = token.get("content") if isinstance(token, dict) else token
     return tokenizer, (tokenizer.token_to_id(content) if content else None) or 0
+
+
+def drop_special_tokens(tokenizer: Tokenizer) -> None:
+    """From now on the tokenizer puts no tokens around a text."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
