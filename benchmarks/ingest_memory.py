@@ -1,12 +1,13 @@
 """Peak memory of `indexer ingest` on one large JSONL file, which must not grow with the corpus.
 
-    python -m benchmarks.ingest_memory --mb 200 [--texts FOLDER] [--random-vectors] [--work FOLDER]
+    python -m benchmarks.ingest_memory --mb 200 [--texts FOLDER] [--random-vectors] [--work FOLDER [--resume]]
 
 The file holds records of 1 to 3 KB made of the texts in FOLDER or of the bundled corpus. Where those have less text
 than wanted they are repeated with another title, so that every passage differs. Once a second the memory of the process
 tree is sampled and written to WORK/memory.csv; `anonymous` is what the programs hold, the rest of `pss` are mapped
 files, which the system may drop. With `--random-vectors` the network is left out, which is quicker and shows
-everything else. Writes results/ingest-memory.jsonl.
+everything else. With `--resume` a run that was broken off in WORK goes on, and its samples count too. Writes
+results/ingest-memory.jsonl.
 """
 
 from __future__ import annotations
@@ -128,13 +129,22 @@ def count_documents(index: Path) -> int:
     return 0
 
 
-def watch(process: subprocess.Popen[str], index: Path, path: Path) -> list[Sample]:
-    """Sample a process tree once a second until it ends, into a CSV file."""
-    samples: list[Sample] = []
-    started, documents = time.monotonic(), 0
-    with path.open("w", encoding="utf-8", newline="") as file:
+def read_samples(path: Path) -> list[Sample]:
+    """Samples that an earlier run left in its CSV file."""
+    with path.open(encoding="utf-8", newline="") as file:
+        _, *rows = csv.reader(file)
+    return [(float(row[0]), int(row[1]), Memory(*(int(value) * MEGABYTE for value in row[2:]))) for row in rows]
+
+
+def watch(process: subprocess.Popen[str], index: Path, path: Path, earlier: Sequence[Sample] = ()) -> list[Sample]:
+    """Sample a process tree once a second until it ends, onto the end of a CSV file; `earlier` is what it holds."""
+    samples = list(earlier)
+    documents = samples[-1][1] if samples else 0
+    started = time.monotonic() - (samples[-1][0] if samples else 0)
+    with path.open("a" if samples else "w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(("seconds", "documents", *(f"{name}_mb" for name in Memory._fields)))
+        if not samples:
+            rows.writerow(("seconds", "documents", *(f"{name}_mb" for name in Memory._fields)))
         while process.poll() is None:
             if len(samples) % SAMPLES_PER_LEDGER_LOOK == 0:
                 documents = max(documents, count_documents(index))
@@ -171,18 +181,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--texts", type=Path, default=TEXTS, help="where the texts come from")
     parser.add_argument("--random-vectors", action="store_true", help="leave the network out")
     parser.add_argument("--work", type=Path, help="keep corpus, index and samples there; none: a temporary folder")
+    parser.add_argument("--resume", action="store_true", help="go on with the run that was broken off in --work")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where to write (%(default)s)")
     options = parser.parse_args(arguments)
+    if options.resume and not options.work:
+        parser.error("--resume needs the --work folder of the run that was broken off")
     with tempfile.TemporaryDirectory(prefix="ingest-memory-") as temporary:
         work: Path = (options.work or Path(temporary)).absolute()
         work.mkdir(parents=True, exist_ok=True)
         corpus, index = work / "corpus.jsonl", work / "index"
-        records = write_corpus(corpus, collect_bodies(options.texts, random.Random(0)), round(options.mb * MEGABYTE))
+        if options.resume:
+            earlier = read_samples(work / "memory.csv")
+            with corpus.open("rb") as file:
+                records = sum(1 for _ in file)
+        else:
+            earlier = []
+            bodies = collect_bodies(options.texts, random.Random(0))
+            records = write_corpus(corpus, bodies, round(options.mb * MEGABYTE))
         command = ["-m", "benchmarks.ingest_memory", "ingest-random", str(corpus), str(index)]
         if not options.random_vectors:
-            command = ["-m", "indexer.cli", "ingest", str(corpus), "--index", str(index), "--fresh", "--json"]
+            command = ["-m", "indexer.cli", "ingest", str(corpus), "--index", str(index), "--json"]
+            command += [] if options.resume else ["--fresh"]
         with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-            samples = watch(process, index, work / "memory.csv")
+            samples = watch(process, index, work / "memory.csv", earlier)
             output = process.stdout.read() if process.stdout else ""
         if process.returncode:
             return process.returncode
@@ -192,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(json.dumps(row))
     flags = f"--mb {options.mb:g}" + (" --texts FOLDER" if options.texts != TEXTS else "")
     flags += " --random-vectors" if options.random_vectors else ""
+    flags += " --work WORK --resume" if options.resume else ""
     run = describe_run(f"python -m benchmarks.ingest_memory {flags}")
     write_rows("ingest-memory", run, [row], folder=options.results)
     return 0
