@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from search.index import IndexFolder
 from ui.messages import load_messages
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser tests need the package playwright")
@@ -329,3 +330,48 @@ def test_twenty_sessions_search_at_once_without_an_error(browser: Any, server: s
         assert page.locator('[data-testid="stException"], .notice-problem').count() == 0
     for context in contexts:
         context.close()
+
+
+def adapt(page: Any, address: str, name: str, minutes: int) -> Any:
+    """Adapt an encoder to the documents of the index, through the page; returns the card with its verdict."""
+    go(page, f"{address}/encoders")
+    page.get_by_role("tab", name=ENGLISH["encoders.adapt"], exact=True).click()
+    page.get_by_label(ENGLISH["encoders.minutes"]).fill(str(minutes))
+    page.get_by_label(ENGLISH["encoders.adapt_name"]).fill(name)
+    page.get_by_role("button", name=ENGLISH["encoders.adapt_go"]).click()
+    page.get_by_role("button", name=ENGLISH["job.stop"]).wait_for()
+    page.get_by_role("button", name=ENGLISH["job.stop"]).wait_for(state="detached", timeout=(minutes + 20) * 60_000)
+    settle(page)
+    page.get_by_role("tab", name=ENGLISH["encoders.adapt"], exact=True).click()
+    return page.locator(f".st-key-adapted-{name}")
+
+
+def put_to_use(page: Any, card: Any) -> None:
+    """Build the index anew with an encoder that was made here."""
+    card.get_by_role("button", name=ENGLISH["encoders.use_go"]).click()
+    page.get_by_role("button", name=ENGLISH["job.stop"]).wait_for()
+    page.get_by_role("button", name=ENGLISH["job.stop"]).wait_for(state="detached", timeout=20 * 60_000)
+    settle(page)
+
+
+@pytest.mark.slow
+def test_adapt_an_encoder_and_put_it_to_use(
+    browser: Any, sample_index: Path, encoders: Path, repository: Path, tmp_path: Path
+) -> None:
+    index = tmp_path / "index"
+    shutil.copytree(sample_index, index)
+    process, address = serve(home_with(encoders, tmp_path), index, repository / "corpus")
+    try:
+        page = browser.new_context(locale="en-US").new_page()
+        page.set_default_timeout(TIMEOUT_MS)
+        card = adapt(page, address, "mine", minutes=5)
+        assert re.search(f"{ENGLISH['encoders.recommended']}|{ENGLISH['encoders.not_recommended']}", card.inner_text())
+        figures = card.locator("tbody tr").all_inner_texts()
+        assert figures
+        assert all(len(re.findall(r"0\.\d+", line)) == 2 for line in figures)
+        put_to_use(page, card)
+        assert Path(IndexFolder(index).current().manifest().encoder).name == "mine"
+        go(page, address)
+        ask(page, QUERY)
+    finally:
+        end_process(process)
