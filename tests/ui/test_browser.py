@@ -370,7 +370,7 @@ def test_adapt_an_encoder_and_put_it_to_use(
         assert figures
         assert all(len(re.findall(r"0\.\d+", line)) == 2 for line in figures)
         put_to_use(page, card)
-        assert Path(IndexFolder(index).current().manifest().encoder).name == "mine"
+        assert Path(IndexFolder(index).current().manifest.encoder).name == "mine"
         go(page, address)
         ask(page, QUERY)
     finally:
