@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search.errors import IndexFormatError, QueryError
-from search.records import Chunk, Filter, Match, ScoredPoint, point_id
+from search.records import Chunk, Filter, Match, ScoredPoint, Vectors, point_id
 from search.store.base import VectorStore
 
 FAMILIES = "families.sqlite"
@@ -129,6 +129,11 @@ class Families:
         for document, lang, family, aligned in sorted(rows, key=lambda row: (row[1], row[0])):
             found[int(family)].append(Member(document, lang, int(family), np.frombuffer(aligned, np.int32)))
         return dict(found)
+
+    def vectors(self, document_ids: Iterable[str]) -> dict[str, Vectors]:
+        """The mean (D,) of each document's neutral passage vectors, at unit length, for those that are known."""
+        rows = self._select("SELECT id, vector FROM signatures WHERE id IN", sorted(document_ids))
+        return {str(document): np.frombuffer(vector, np.float16).astype(np.float32) for document, vector in rows}
 
     def languages(self) -> list[str]:
         """Languages of documents that have translations, sorted."""

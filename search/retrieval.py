@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from search.fold import Families
 from search.fusion import fuse_ranks, keep_language_places
@@ -16,6 +18,9 @@ Explainer = Callable[[ScoredPoint], Explanation]
 
 CANDIDATES = 200
 """Chunks of each list that are ranked; four times as many, and again, while a search asks for more documents."""
+
+DOCUMENT_WEIGHT = 0.2
+"""What the whole document counts against 1 for its passage; measured in results/documents.md."""
 
 
 @dataclass
@@ -40,7 +45,8 @@ def retrieve(
     `lists` gets what was ranked by each.
     """
     if dense is not None:
-        lists.by_meaning = index.store.search_dense(dense, limit=limit, filter=filter)
+        found = index.store.search_dense(dense, limit=limit, filter=filter)
+        lists.by_meaning = weigh_documents(found, dense, index.families)
     if sparse is not None and len(sparse.indices):
         lists.by_words = index.store.search_lexical(sparse, limit=limit, filter=filter)
     elif dense is not None:
@@ -48,6 +54,32 @@ def retrieve(
     if dense is None:
         return lists.by_words
     return keep_language_places(lists.by_meaning, fuse_ranks(lists.by_meaning, lists.by_words, query_languages))[:limit]
+
+
+def weigh_documents(points: Sequence[ScoredPoint], dense: Vectors, families: Families) -> list[ScoredPoint]:
+    """Passages ordered by (s + w d) / (1 + w): the score of the passage and that of the mean of its document.
+
+    A passage of a document whose mean is not known keeps its score, as does one that is its whole document.
+
+    Args:
+        points: Passages by their own score.
+        dense: The query's vector (D,), mapped.
+        families: Where the means of documents are kept.
+
+    Returns:
+        The same passages by descending score, ties by ascending chunk id.
+    """
+    means = families.vectors({point.chunk.document_id for point in points})
+    if not means:
+        return list(points)
+    row_of = {document: row for row, document in enumerate(means)}
+    of_document = np.stack(list(means.values())) @ dense
+    weighed = []
+    for point in points:
+        row = row_of.get(point.chunk.document_id)
+        whole = point.score if row is None else float(of_document[row])
+        weighed.append(replace(point, score=(point.score + DOCUMENT_WEIGHT * whole) / (1 + DOCUMENT_WEIGHT)))
+    return sorted(weighed, key=lambda point: (-point.score, point.chunk.id))
 
 
 def best_per_document(
