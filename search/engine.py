@@ -197,16 +197,38 @@ class Engine:
         readers = _readers(reader_languages, detection)
         shown = show(page, families, index.store, readers=readers, filter=filter, rejected=rejected)
         explain_point = explainer(lists, reranked) if explain else None
-        hits, before = _as_hits(shown, offset, explain_point), time.perf_counter()
-        hits, unmarked = self._highlighted(asked.text, index, hits) if highlight else (hits, ())
-        marked = time.perf_counter()
+        hits, found = _as_hits(shown, offset, explain_point), time.perf_counter()
         suggestion = None if question.rewritten else self._index_words(index).suggest(query, asked.text, detection)
-        timings = {"encode": encoded - started, "retrieve": before - encoded - reading, "rerank": reading,
-                   "highlight": marked - before, "total": time.perf_counter() - started}  # fmt: skip
+        timings = {"encode": encoded - started, "retrieve": found - encoded - reading, "rerank": reading,
+                   "highlight": 0.0, "total": time.perf_counter() - started}  # fmt: skip
         rounded = {name: round(seconds * 1000, 3) for name, seconds in timings.items()}
         asked = _with_rewriting(asked, question.rewritten)
-        notes = (*asked.notes, *unread, *unmarked)
-        return SearchResult(query, chosen, weight, detection, hits, rounded, asked, notes, facets, suggestion)
+        notes = (*asked.notes, *unread)
+        result = SearchResult(query, chosen, weight, detection, hits, rounded, asked, notes, facets, suggestion)
+        return self.highlight(result) if highlight else result
+
+    def highlight(self, result: SearchResult, first: int = 0, last: int | None = None) -> SearchResult:
+        """The result with why its hits are hits marked, those from place `first` up to `last`; its times add up.
+
+        Reading passages takes longer than finding them: who shows hits as they come marks the topmost first.
+        """
+        started, some = time.perf_counter(), slice(first, last)
+        chunks = [hit.chunk for hit in result.hits[some]]
+        if not chunks:
+            return result
+        marked, unmarked = mark_passages(
+            result.interpretation.text, chunks, lambda: self._rerankers.token_cache(self.encoder()),
+            self.index().language_map,
+        )  # fmt: skip
+        hits = list(result.hits)
+        hits[some] = [replace(hit, highlights=found) for hit, found in zip(hits[some], marked, strict=True)]
+        taken = (time.perf_counter() - started) * 1000
+        timings = {
+            name: round(ms + taken, 3) if name in ("highlight", "total") else ms
+            for name, ms in result.timings_ms.items()
+        }
+        notes = tuple(dict.fromkeys((*result.notes, *unmarked)))
+        return replace(result, hits=hits, timings_ms=timings, notes=notes)
 
     def _rerank(
         self, name: str, text: str, question: _Question, index: OpenIndex, points: list[ScoredPoint], balance: float
@@ -222,14 +244,6 @@ class Engine:
                 return Reranked(points, {}), (f"not reranked: {error}",)
         load = partial(self._rerankers.get, name, self.encoder, index.tokens)
         return read_again(question.rewritten or text, points, load, index=index, dense=dense)
-
-    def _highlighted(self, text: str, index: OpenIndex, hits: list[Hit]) -> tuple[list[Hit], tuple[str, ...]]:
-        """The hits with why they are hits marked, and a note if not all of it could be."""
-        chunks = [hit.chunk for hit in hits]
-        marked, notes = mark_passages(
-            text, chunks, lambda: self._rerankers.token_cache(self.encoder()), index.language_map
-        )
-        return [replace(hit, highlights=found) for hit, found in zip(hits, marked, strict=True)], notes
 
     def similar(self, document_id: str, *, k: int = 10) -> list[Hit]:
         """Documents about the same as one, in any language, by their passage nearest to the mean of its passages.

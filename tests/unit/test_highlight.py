@@ -235,6 +235,17 @@ def test_search_marks_the_hits_of_the_page_only_when_asked(engine: Engine) -> No
     assert result.timings_ms["highlight"] > 0
 
 
+def test_hits_are_marked_from_one_place_to_another(engine: Engine) -> None:
+    plain, whole = engine.search("quokka", k=3), engine.search("quokka", k=3, highlight=True)
+    first = engine.highlight(plain, 0, 1)
+    assert [bool(hit.highlights) for hit in first.hits] == [True, False, False]
+    assert first.timings_ms["total"] == pytest.approx(plain.timings_ms["total"] + first.timings_ms["highlight"])
+    rest = engine.highlight(first, 1)
+    assert rest.hits == whole.hits
+    assert rest.timings_ms["highlight"] > first.timings_ms["highlight"]
+    assert engine.highlight(rest, 3) is rest
+
+
 def test_a_passage_is_drawn_from_its_sentence_on() -> None:
     text = "One. " * 30 + "The cafe\u0301 is here. " + "Two. " * 60
     chunk = Chunk("d", 0, text, start=50, end=50 + len(text))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from search.results import Hit, SearchResult
 from ui import exports, finding, resources
@@ -81,10 +82,13 @@ def _draw_results(library: Library, request: Request, found: Found, say: Speaker
         _draw_summary(found.result, request, found, say)
     spread = [hit.chunk.lang for hit in found.hits]
     draw(language_spread(spread, languages, label=say("search.spread"), reader=say.language))
-    for hit in found.hits:
-        _draw_hit(library, hit, languages, say)
+    cards = [_draw_hit(library, hit, languages, say) for hit in found.hits]
     _draw_pages(request, found, say)
     _draw_export(library, request, say)
+    complete = finding.mark_rest(library, found)
+    for card, hit in list(zip(cards, complete.hits, strict=True))[found.marked :]:
+        with card:
+            draw(hit_card(hit, languages, say))
 
 
 def _draw_remarks(result: SearchResult, request: Request, say: Speaker) -> None:
@@ -120,9 +124,12 @@ def _draw_summary(result: SearchResult, request: Request, found: Found, say: Spe
     draw(tag("div", *[tag("span", part) for part in parts if part], class_="summary", role="status"))
 
 
-def _draw_hit(library: Library, hit: Hit, languages: list[str], say: Speaker) -> None:
+def _draw_hit(library: Library, hit: Hit, languages: list[str], say: Speaker) -> DeltaGenerator:
+    """Draw a hit and what can be done with it; returns where its card is, to be drawn anew."""
     with st.container(key=f"hit-{hit.rank}"):
-        draw(hit_card(hit, languages, say))
+        card = st.empty()
+        with card:
+            draw(hit_card(hit, languages, say))
         with st.container(key=f"actions-{hit.rank}", horizontal=True, gap="medium"):
             if st.button(say("search.open"), key=f"open-{hit.rank}", type="tertiary", icon=":material/article:"):
                 document.show_document(library, hit, say)
@@ -133,6 +140,7 @@ def _draw_hit(library: Library, hit: Hit, languages: list[str], say: Speaker) ->
             if hit.explanation is not None:
                 with st.popover(say("why"), type="tertiary", icon=":material/help:", key=f"why-{hit.rank}"):
                     draw(explanation(hit.explanation, hit.score, say))
+    return card
 
 
 def _show_similar(document_id: str) -> None:
