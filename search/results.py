@@ -27,7 +27,8 @@ class Mode(StrEnum):
 class Explanation:
     """Where a hit's score comes from: rank (from 1) and score in each list, None where the list does not hold it.
 
-    The reranker's score is the one it ordered by, without what its language as a whole gained.
+    The dense score is the passage's together with its document's (`search.retrieval`), the reranker's the one it
+    ordered by, without what its language as a whole gained.
     """
 
     dense_rank: int | None
