@@ -58,7 +58,7 @@ class HashEncoder:
     max_tokens, folder = 512, None
 
     def __init__(self, name: str, batch_s: float = 0.0) -> None:
-        self.name = self.fingerprint = name
+        self.name = self.address = self.fingerprint = name
         self.dimension, self._batch_s = DIMENSIONS[name], batch_s
         self.tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))
         self.tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()

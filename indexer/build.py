@@ -33,7 +33,14 @@ from search.index import LANGUAGE_MAP, LEDGER, OFFSETS, SHARD, IndexFolder
 from search.lexical import LEXICAL_VERSION, document_vector
 from search.manifest import IndexManifest, now
 from search.memory import trim_heap
-from search.opening import collection_name, open_index, read_server_metadata, server_folder, server_metadata
+from search.opening import (
+    collection_name,
+    load_own_encoder,
+    open_index,
+    read_server_metadata,
+    server_folder,
+    server_metadata,
+)
 from search.records import UNDETERMINED, Point, SparseVector
 from search.settings import Settings, version
 from search.store.base import UPSERT_BATCH, VectorStore
@@ -138,7 +145,6 @@ def ingest(
         IndexBusyError: Another process writes to the index.
         EncoderMismatchError: The index was built with another encoder.
     """
-    from search.encoder import load_encoder
     from search.language import LanguageDetector
 
     started = time.monotonic()
@@ -146,10 +152,8 @@ def ingest(
     next(iter(iter_files(corpus, options=options.read)), None)  # a folder that is not there fails before anything else
     folder = IndexFolder(settings.index_folder)
     with folder.write_lock(wait_s=wait_s):
-        used = encoder or load_encoder(
-            settings.encoder, backend=settings.backend, threads=settings.threads, cache_dir=settings.encoders_folder
-        )
-        name, fingerprint, options = used.name, used.fingerprint, fit_chunks(options, used.max_tokens)
+        used = encoder or load_own_encoder(settings, fresh=fresh)
+        name, fingerprint, options = used.address, used.fingerprint, fit_chunks(options, used.max_tokens)
         if not fresh and (unchanged := count_if_unchanged(corpus, settings, folder, used, options)):
             return unchanged
         with open_workspace(settings, folder, used, fresh, str(corpus.resolve())) as space:
@@ -387,7 +391,7 @@ def load_or_fit_map(path: Path, ledger: Ledger, encoder: Encoder | None) -> Lang
         return first
     if encoder is not None and known != encoder.fingerprint:
         raise EncoderMismatchError(
-            f"an unfinished ingest used the encoder {ledger.meta('encoder')}, not {encoder.name}. "
+            f"an unfinished ingest used the encoder {ledger.meta('encoder')}, not {encoder.address}. "
             "Use that one again, or start over with --fresh."
         )
     return LanguageMap.load(path / LANGUAGE_MAP)
@@ -403,7 +407,7 @@ def remember_encoder(ledger: Ledger, encoder: Encoder) -> None:
     """Write down in a new ledger what the index is built with."""
     ledger.set_meta("lexical_version", str(LEXICAL_VERSION))
     ledger.set_meta("dimension", str(encoder.dimension))
-    ledger.set_meta("encoder", encoder.name)
+    ledger.set_meta("encoder", encoder.address)
     ledger.set_meta("encoder_fingerprint", encoder.fingerprint)
 
 

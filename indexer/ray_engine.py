@@ -158,7 +158,7 @@ def _into_folder(run: _Run, folder: IndexFolder) -> Summary:
     with closing(space):
         reconcile(space, scope)
         ledgers.discard()  # until here a kill leaves what another run can go on from, and a local one starts over
-        manifest = finish(space, run.encoder.name, run.encoder.fingerprint)
+        manifest = finish(space, run.encoder.address, run.encoder.fingerprint)
     folder.publish(manifest)
     return summary
 

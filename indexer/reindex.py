@@ -53,6 +53,10 @@ class PassageEncoder(Protocol):
         """What it is called."""
 
     @property
+    def address(self) -> str:
+        """What it can be loaded by again."""
+
+    @property
     def fingerprint(self) -> str:
         """What tells it from others."""
 
@@ -199,7 +203,7 @@ def _build(
             origin=f"{encoder.fingerprint} {language_map.fingerprint}",
         )  # fmt: skip
     changed = {
-        "encoder": encoder.name, "encoder_fingerprint": encoder.fingerprint, "dimension": encoder.dimension,
+        "encoder": encoder.address, "encoder_fingerprint": encoder.fingerprint, "dimension": encoder.dimension,
         "map_fingerprint": language_map.fingerprint, "chunks_at_fit": chunks, "updated": now(),
         "panlingua_version": version(),
     }  # fmt: skip
@@ -208,7 +212,7 @@ def _build(
 
 def _ledger_values(encoder: PassageEncoder, chunks: int) -> dict[str, str]:
     return {
-        "dimension": str(encoder.dimension), "encoder": encoder.name, "encoder_fingerprint": encoder.fingerprint,
+        "dimension": str(encoder.dimension), "encoder": encoder.address, "encoder_fingerprint": encoder.fingerprint,
         "chunks_at_fit": str(chunks),
     }  # fmt: skip
 

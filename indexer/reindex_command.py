@@ -48,4 +48,4 @@ def reindex(
         emit({"event": "reindexed", "encoder": manifest.encoder, "chunks": manifest.chunks})
         return
     print(f"{counted(manifest.chunks, 'chunk')}, encoder {manifest.encoder}")
-    say(f"search it with --encoder {manifest.encoder}, or PANLINGUA_ENCODER; running servers need it as well")
+    say("searching goes on with it, and so does the next ingest; where PANLINGUA_ENCODER names one, change it there")

@@ -348,7 +348,7 @@ def _begun(encoder: Encoder, language_map: LanguageMap) -> dict[str, Any]:
     """What a new collection is given: all but the manifest, which makes an index of it."""
     moment = now()
     manifest = IndexManifest(
-        encoder=encoder.name, encoder_fingerprint=encoder.fingerprint, dimension=encoder.dimension,
+        encoder=encoder.address, encoder_fingerprint=encoder.fingerprint, dimension=encoder.dimension,
         map_fingerprint=language_map.fingerprint, documents=0, chunks=0, languages={}, lexical_version=LEXICAL_VERSION,
         created=moment, updated=moment, panlingua_version=version(),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from search.engine import check_encoder
 from search.errors import IndexBusyError
-from search.opening import OpenIndex, open_index, token_store_path
+from search.opening import OpenIndex, load_own_encoder, open_index, token_store_path
 from search.passages import passage_text
 from search.records import Vectors
 from search.settings import Settings
@@ -118,12 +118,7 @@ def refresh_token_store(
         path.unlink(missing_ok=True)
     if wanted is False or (wanted is None and not path.is_file()) or _is_current(settings, path):
         return 0
-    from search.encoder import load_encoder
-
-    encoder = encoder or load_encoder(
-        settings.encoder, backend=settings.backend, threads=settings.threads, cache_dir=settings.encoders_folder
-    )
-    return update_token_store(settings, encoder, progress=progress)
+    return update_token_store(settings, encoder or load_own_encoder(settings), progress=progress)
 
 
 def forget_removed(settings: Settings) -> None:

@@ -35,16 +35,14 @@ def watch(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per ingest")] = False,
 ) -> None:
     """Ingest a folder, and again whenever its files change, until interrupted."""
-    from search.encoder import load_encoder
+    from search.opening import load_own_encoder
 
     corpus = corpus.expanduser()
     if not corpus.is_dir():
         raise SourceError(f"{str(corpus)!r} is no folder; give an existing one")
     settings = load_settings(index=index, store=store, encoder=encoder)
     changes = watch_folder(corpus, poll=poll, quiet_s=quiet)
-    loaded = load_encoder(
-        settings.encoder, backend=settings.backend, threads=settings.threads, cache_dir=settings.encoders_folder
-    )
+    loaded = load_own_encoder(settings)
     say(f"watching {corpus}; Ctrl-C stops it")
 
     def tell(summary: Summary) -> None:

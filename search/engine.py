@@ -39,7 +39,7 @@ from search.language import COMMON_LANGUAGES, Detection, LanguageDetector, canon
 from search.lexical import LEXICAL_VERSION, query_vector
 from search.listing import as_points, document_chunks, list_documents
 from search.manifest import IndexManifest
-from search.opening import OpenIndex, open_index
+from search.opening import OpenIndex, load_own_encoder, open_index
 from search.records import UNDETERMINED, Chunk, Filter, Match, ScoredPoint, SparseVector, Vectors
 from search.rerank import NONE, RERANKED, Reranked, Rerankers, default_reranker, read_again
 from search.results import MAX_RESULTS, Hit, Mode, SearchResult
@@ -72,12 +72,14 @@ class Engine:
 
     Args:
         settings: Where the index and the encoder are.
-        encoder: An encoder already loaded; None loads the one of the settings.
+        encoder: An encoder already loaded; None loads the one that the settings name, and where they name none the one
+            that the index was built with, also after it was built anew with another.
     """
 
     def __init__(self, settings: Settings, encoder: Encoder | None = None) -> None:
         self.settings = settings
         self._encoder = encoder
+        self._follows_index = encoder is None and "encoder" not in settings.model_fields_set
         self._lock = threading.RLock()
         self._rerankers = Rerankers()
         self._loading = threading.Lock()
@@ -109,23 +111,20 @@ class Engine:
                 self._index = newest
             return self._index
 
-    def encoder(self) -> Encoder:
-        """The encoder, loaded on first use and checked against the index.
+    def encoder(self, index: OpenIndex | None = None) -> Encoder:
+        """The encoder, loaded on first use and checked against an index: by default its newest state.
 
         Raises:
             EncoderMismatchError: The index was built with another one.
         """
         with self._loading:  # not the index's lock: what needs no encoder is answered while it loads
-            if self._encoder is None:
-                from search.encoder import load_encoder
-
-                self._encoder = load_encoder(
-                    self.settings.encoder,
-                    backend=self.settings.backend,
-                    threads=self.settings.threads,
-                    cache_dir=self.settings.encoders_folder,
-                )
-            check_encoder(self.index().manifest, self._encoder)
+            manifest = (index or self.index()).manifest
+            if self._encoder is None or (
+                self._follows_index and self._encoder.fingerprint != manifest.encoder_fingerprint
+            ):
+                self._encoder = None  # its memory is free while the other one loads
+                self._encoder = load_own_encoder(self.settings, manifest)
+            check_encoder(manifest, self._encoder)
             return self._encoder
 
     def search(
@@ -287,7 +286,7 @@ class Engine:
             detection = Detection(lang, 1.0, detection.script, ((lang, 1.0),))
         dense, texts = None, [asked.text, rewritten] if rewritten else [asked.text]
         if mode is not Mode.LEXICAL:
-            vectors = self.encoder().encode_queries(texts).mean(axis=0, keepdims=True)
+            vectors = self.encoder(index).encode_queries(texts).mean(axis=0, keepdims=True)
             vectors /= np.linalg.norm(vectors)
             dense = index.language_map.map_queries(vectors, balance=balance)[0]
         sparse = query_vector("\n".join(texts)) if mode is not Mode.DENSE else None
@@ -377,8 +376,8 @@ def check_encoder(manifest: IndexManifest, encoder: Encoder) -> None:
     if manifest.encoder_fingerprint != encoder.fingerprint:
         raise EncoderMismatchError(
             f"the index was built with the encoder {manifest.encoder} ({manifest.encoder_fingerprint}), not with "
-            f"{encoder.name} ({encoder.fingerprint}). Use `--encoder {manifest.encoder}`, or build the index again "
-            f"with `indexer ingest FOLDER --fresh --encoder {encoder.name}`."
+            f"{encoder.address} ({encoder.fingerprint}). Use `--encoder {manifest.encoder}`, or build the index again "
+            f"with `indexer ingest FOLDER --fresh --encoder {encoder.address}`."
         )
 
 

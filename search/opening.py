@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search.balance import LanguageMap
 from search.errors import IndexNotFoundError
@@ -19,6 +19,9 @@ from search.manifest import IndexManifest, parse_manifest
 from search.settings import Settings
 from search.store.base import VectorStore
 from search.token_store import TOKEN_STORE, TokenStore
+
+if TYPE_CHECKING:
+    from search.encoder import Encoder
 
 _SERVER_POLL_S = 2.0
 
@@ -53,6 +56,28 @@ def open_index(settings: Settings) -> OpenIndex:
         StoreError: The server cannot be reached.
     """
     return _open_server(settings) if settings.store else _open_embedded(settings.index_folder)
+
+
+def load_own_encoder(settings: Settings, manifest: IndexManifest | None = None, *, fresh: bool = False) -> Encoder:
+    """The encoder that the settings name; where they name none, the one that the index was built with.
+
+    Args:
+        settings: Where the index is, and what was asked for.
+        manifest: The index's; None: that of the embedded index, if there is one.
+        fresh: The index will be made anew: the one that is there decides nothing.
+
+    Raises:
+        EncoderError: It cannot be found, read or run.
+    """
+    from search.encoder import load_encoder
+
+    name = settings.encoder
+    if "encoder" not in settings.model_fields_set and not fresh:
+        folder = IndexFolder(settings.index_folder)
+        if manifest is None and not settings.store and folder.current_number() is not None:
+            manifest = folder.current().manifest
+        name = manifest.encoder if manifest else name
+    return load_encoder(name, backend=settings.backend, threads=settings.threads, cache_dir=settings.encoders_folder)
 
 
 def collection_name(settings: Settings) -> str:

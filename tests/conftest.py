@@ -22,6 +22,7 @@ class FakeEncoder:
     """Hashes words into 64 dimensions: texts that share words are near, nothing is learnt, nothing is slow."""
 
     name, fingerprint, dimension, max_tokens, folder = "fake", "fake-1", 64, 512, None
+    address = "fake"
 
     def __init__(self) -> None:
         splitter = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))

@@ -15,7 +15,7 @@ from search.errors import StoreError
 from search.settings import Settings
 from ui import jobs
 from ui.files import source_path
-from ui.resources import Library, encoder_of
+from ui.resources import Library
 
 _STATUS_S = 120.0
 _MOST_POINTS = 2_000
@@ -77,7 +77,7 @@ def index_options(settings: Settings) -> list[str]:
 
 def start_ingest(settings: Settings, folder: Path, *, about: str) -> str:
     """Start an ingest of `folder` into the index, with the encoder that it has. Returns the job."""
-    options = ["--json", "--progress", "--wait", "3600", *index_options(settings), "--encoder", encoder_of(settings)]
+    options = ["--json", "--progress", "--wait", "3600", *index_options(settings)]
     return jobs.start("ingest", about, "indexer.cli", ["ingest", str(folder), *options])
 
 

@@ -59,7 +59,7 @@ def open_library() -> Library:
     is_sample = not settings.store and not has_index(settings) and has_index(load_settings(index=SAMPLE_INDEX))
     if is_sample:
         settings = load_settings(index=SAMPLE_INDEX)
-    engine = _engine(str(settings.index_folder), settings.store, encoder_of(settings))
+    engine = _engine(str(settings.index_folder), settings.store)
     engine.index()
     _warm_up(engine.settings.index_folder, engine)
     return Library(engine, is_sample)
@@ -70,17 +70,10 @@ def has_index(settings: Settings) -> bool:
     return IndexFolder(settings.index_folder).current_number() is not None
 
 
-def encoder_of(settings: Settings) -> str:
-    """The encoder asked for, else the one that the index was built with."""
-    if "encoder" in settings.model_fields_set or settings.store or not has_index(settings):
-        return settings.encoder
-    return IndexFolder(settings.index_folder).current().manifest.encoder
-
-
 @st.cache_resource(show_spinner=False, max_entries=2)
-def _engine(index: str, store: str | None, encoder: str) -> Engine:
-    """One engine for the whole process; it notices newer generations by itself."""
-    return Engine(load_settings(index=index, store=store, encoder=encoder))
+def _engine(index: str, store: str | None) -> Engine:
+    """One engine for the whole process; it notices newer generations, and other encoders, by itself."""
+    return Engine(load_settings(index=index, store=store))
 
 
 @st.cache_resource(show_spinner=False)

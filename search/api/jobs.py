@@ -197,7 +197,8 @@ def job_environment(settings: Settings) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PANLINGUA_")}
     own = {
         "HOME": str(settings.home), "INDEX": _absolute_index(settings),
-        "STORE": settings.store, "API_KEY": settings.api_key, "ENCODER": settings.encoder,
+        "STORE": settings.store, "API_KEY": settings.api_key,
+        "ENCODER": settings.encoder if "encoder" in settings.model_fields_set else None,
         "BACKEND": settings.backend, "THREADS": settings.threads,
     }  # fmt: skip
     return kept | {f"PANLINGUA_{name}": str(value) for name, value in own.items() if value is not None}

@@ -46,10 +46,19 @@ class Encoder:
     """
 
     def __init__(
-        self, manifest: Manifest, *, tokenizer: Tokenizer, pad_id: int, backend: Backend, folder: Path | None = None
+        self,
+        manifest: Manifest,
+        *,
+        tokenizer: Tokenizer,
+        pad_id: int,
+        backend: Backend,
+        folder: Path | None = None,
+        address: str = "",
     ) -> None:
         self.manifest = manifest
         self.folder = folder
+        self.address = address or manifest.name
+        """What it can be loaded by again, from anywhere: a built-in name, a hub id, or the whole path of its folder."""
         self.tokenizer = tokenizer
         self.backend = backend
         self._pad_id = pad_id

