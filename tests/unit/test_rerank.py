@@ -24,6 +24,7 @@ from search.rerank import (
     LateInteraction,
     Rerankers,
     TokenCache,
+    add_documents,
     best_similarities,
     load_cross_encoder,
     rarity_weights,
@@ -347,3 +348,16 @@ def test_pages_do_not_overlap(engine: Engine) -> None:
     ]
     assert pages == whole
     assert len(set(whole)) == len(whole)
+
+
+def test_documents_count_beside_their_passages() -> None:
+    scores = np.array([1.0, 0.0], np.float32)
+    assert add_documents(scores, np.array([0.2, 0.4], np.float32)) == pytest.approx([0.8, 0.2])
+    assert add_documents(10 * scores, np.array([2, 4], np.float32)) == pytest.approx([8.0, 2.0])  # whatever the units
+
+
+def test_a_document_that_is_not_known_changes_nothing() -> None:
+    scores, nan = np.array([1.0, 0.0, 0.5], np.float32), np.nan
+    assert add_documents(scores, np.array([nan, nan, nan], np.float32)) is scores
+    assert add_documents(scores, np.array([0.3, 0.3, nan], np.float32)) is scores
+    assert add_documents(scores, np.array([0.2, 0.4, nan], np.float32))[2] == 0.5
