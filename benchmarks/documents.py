@@ -21,7 +21,7 @@ import json
 import random
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -324,14 +324,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = " --unseen UNSEEN FILE" if options.unseen else ""
     if options.weights:
         flags = " --weights " + " ".join(f"{weight:g}" for weight in options.weights) + f" --every {options.every}"
-        rows: Callable[[], Iterator[Row]] = lambda: ask_engine(  # noqa: E731
-            options.index, options.queries, options.weights, options.every
-        )
+        rows = ask_engine(options.index, options.queries, options.weights, options.every)
     else:
-        rows = lambda: compare(options.index, options.queries, options.unseen, options.steps)  # noqa: E731
+        rows = compare(options.index, options.queries, options.unseen, options.steps)
         flags += f" --steps {options.steps}"
     run = describe_run(f"python -m benchmarks.documents INDEX --queries FILE{flags}")
-    for row in rows():
+    for row in rows:
         row = {"index": options.index.name} | row
         print(json.dumps(row), flush=True)
         write_rows("documents", run, [row], folder=options.results)
