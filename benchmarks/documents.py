@@ -40,6 +40,7 @@ from search.evaluation.metrics import average_precision, ndcg_at_k, own_language
 from search.opening import open_index
 from search.passages import iter_sentences
 from search.records import Vectors
+from search.rerank import NONE
 from search.results import Mode
 from search.settings import load_settings
 
@@ -298,14 +299,14 @@ def ask_engine(index: Path, queries: Path, weights: Sequence[float], every: int)
                 relevant = {str(name) for name in query["relevant"]} & known
                 if not relevant:
                     continue
-                hits = engine.search(query["text"], k=100, mode=mode, fold=False).hits
+                hits = engine.search(query["text"], k=100, mode=mode, fold=False, rerank=NONE).hits
                 ranked = [hit.chunk.document_id for hit in hits]
                 found["ndcg@10"].append(ndcg_at_k(ranked, dict.fromkeys(relevant, 1.0), 10))
                 found["map@100"].append(average_precision(ranked, relevant))
                 found["recall@20"].append(recall_at_k(ranked, relevant, 20))
                 if lang := query.get("lang"):
                     found["own"].append(own_language_share([hit.chunk.lang for hit in hits], lang))
-            yield {"kind": f"engine, {mode}", "weight": weight, "asked": len(found["ndcg@10"])} | {
+            yield {"index": index.name, "kind": f"engine, {mode}", "weight": weight, "asked": len(found["ndcg@10"])} | {
                 name: round(fmean(values), 4) for name, values in found.items()
             }
 
@@ -330,7 +331,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         flags += f" --steps {options.steps}"
     run = describe_run(f"python -m benchmarks.documents INDEX --queries FILE{flags}")
     for row in rows:
-        row = {"index": options.index.name} | row
         print(json.dumps(row), flush=True)
         write_rows("documents", run, [row], folder=options.results)
     return 0
@@ -347,12 +347,12 @@ def compare(index: Path, queries: Path, unseen: tuple[Path, Path] | None, steps:
     for model, rate in zip(models.values(), (3e-4, 2e-3), strict=True):
         train(model, of, held_out, steps=steps, rate=rate)
     for row in iter_rows(of, held_out, models):
-        yield row | {"set": "held-out works", "works": len(held_out)}
+        yield row | {"index": index.name, "set": "held-out works", "works": len(held_out)}
     if unseen:
         other = read_collection(*unseen)
         everything = set(other.works[other.works >= 0].tolist())
         for row in iter_rows(other, everything, models):
-            yield row | {"set": "unseen index", "works": len(everything)}
+            yield row | {"index": unseen[0].name, "set": "unseen index", "works": len(everything)}
 
 
 if __name__ == "__main__":

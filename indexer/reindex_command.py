@@ -48,4 +48,4 @@ def reindex(
         emit({"event": "reindexed", "encoder": manifest.encoder, "chunks": manifest.chunks})
         return
     print(f"{counted(manifest.chunks, 'chunk')}, encoder {manifest.encoder}")
-    say("searching goes on with it, and so does the next ingest; where PANLINGUA_ENCODER names one, change it there")
+    say("searches and ingests use it from now on; start watchers again, and change PANLINGUA_ENCODER where it is set")

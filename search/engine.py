@@ -74,12 +74,21 @@ class Engine:
         settings: Where the index and the encoder are.
         encoder: An encoder already loaded; None loads the one that the settings name, and where they name none the one
             that the index was built with, also after it was built anew with another.
+        load: Loads that one; with it, an `encoder` that is given is only the first.
     """
 
-    def __init__(self, settings: Settings, encoder: Encoder | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        encoder: Encoder | None = None,
+        *,
+        load: Callable[[Settings, IndexManifest], Encoder] | None = None,
+    ) -> None:
         self.settings = settings
-        self._encoder = encoder
-        self._follows_index = encoder is None and "encoder" not in settings.model_fields_set
+        is_fixed = "encoder" in settings.model_fields_set or (encoder is not None and load is None)
+        self._load_encoder = load or load_own_encoder
+        self._follows_index = not is_fixed
+        self._encoders = [encoder] if encoder is not None else []
         self._lock = threading.RLock()
         self._rerankers = Rerankers()
         self._loading = threading.Lock()
@@ -119,13 +128,15 @@ class Engine:
         """
         with self._loading:  # not the index's lock: what needs no encoder is answered while it loads
             manifest = (index or self.index()).manifest
-            if self._encoder is None or (
-                self._follows_index and self._encoder.fingerprint != manifest.encoder_fingerprint
-            ):
-                self._encoder = None  # its memory is free while the other one loads
-                self._encoder = load_own_encoder(self.settings, manifest)
-            check_encoder(manifest, self._encoder)
-            return self._encoder
+            held = {encoder.fingerprint: encoder for encoder in self._encoders}
+            fitting = held.get(manifest.encoder_fingerprint)
+            if fitting is None and (self._follows_index or not self._encoders):
+                fitting = self._load_encoder(self.settings, manifest)
+                # The one before stays for searches that still read the index as it was before it was built anew.
+                self._encoders = [fitting, *self._encoders[:1]]
+            fitting = fitting or self._encoders[0]
+            check_encoder(manifest, fitting)
+            return fitting
 
     def search(
         self,
@@ -211,13 +222,13 @@ class Engine:
 
         Reading passages takes longer than finding them: who shows hits as they come marks the topmost first.
         """
-        started, some = time.perf_counter(), slice(first, last)
+        started, some, index = time.perf_counter(), slice(first, last), self.index()
         chunks = [hit.chunk for hit in result.hits[some]]
-        if not chunks:
+        if not chunks or not result.interpretation.text:
             return result
         marked, unmarked = mark_passages(
-            result.interpretation.text, chunks, lambda: self._rerankers.token_cache(self.encoder()),
-            self.index().language_map,
+            result.interpretation.text, chunks, lambda: self._rerankers.token_cache(self.encoder(index)),
+            index.language_map,
         )  # fmt: skip
         hits = list(result.hits)
         hits[some] = [replace(hit, highlights=found) for hit, found in zip(hits[some], marked, strict=True)]
@@ -238,10 +249,10 @@ class Engine:
         dense = question.dense
         if dense is None:
             try:
-                dense = index.language_map.map_queries(self.encoder().encode_queries([text]), balance=balance)[0]
+                dense = index.language_map.map_queries(self.encoder(index).encode_queries([text]), balance=balance)[0]
             except EncoderError as error:  # words are found without one
                 return Reranked(points, {}), (f"not reranked: {error}",)
-        load = partial(self._rerankers.get, name, self.encoder, index.tokens)
+        load = partial(self._rerankers.get, name, partial(self.encoder, index), index.tokens)
         return read_again(question.rewritten or text, points, load, index=index, dense=dense)
 
     def similar(self, document_id: str, *, k: int = 10) -> list[Hit]:
@@ -296,7 +307,7 @@ class Engine:
         """The words of the index, for spelling and other scripts."""
         with self._lock:
             if self._words is None or self._words.index is not index:
-                self._words = IndexWords(index, self.settings, lambda: self.encoder().tokenizer)
+                self._words = IndexWords(index, self.settings, lambda: self.encoder(index).tokenizer)
             return self._words
 
     def translations(self, document_id: str) -> list[Translation]:

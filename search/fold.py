@@ -105,17 +105,20 @@ class Families:
 
     Args:
         path: `families.sqlite`; one that is missing, or of another version, holds no families.
+        origin: What the vectors of the index depend on; vectors of documents that were made of others are not given.
 
     Raises:
         IndexFormatError: The file is damaged.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, origin: str | None = None) -> None:
         self._path = path
         self._lock = threading.Lock()
         self._db = _open(path) if path is not None and path.is_file() else None
         self.known = self._db is not None
         """Whether translations were looked for when the index was built."""
+        made_of = self._query("SELECT value FROM meta WHERE key='origin'")
+        self._has_vectors = origin is None or made_of == [(f"{FAMILIES_VERSION} {origin}",)]
 
     def of(self, document_ids: Iterable[str]) -> dict[str, int]:
         """Family by document, for those of the given documents that have one."""
@@ -132,6 +135,8 @@ class Families:
 
     def vectors(self, document_ids: Iterable[str]) -> dict[str, Vectors]:
         """The mean (D,) of each document's neutral passage vectors, at unit length, for those that are known."""
+        if not self._has_vectors:
+            return {}
         rows = self._select("SELECT id, vector FROM signatures WHERE id IN", sorted(document_ids))
         return {str(document): np.frombuffer(vector, np.float16).astype(np.float32) for document, vector in rows}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.balance import LanguageMap
-from search.errors import IndexNotFoundError
+from search.errors import EncoderError, IndexNotFoundError
 from search.fold import FAMILIES, Families
 from search.index import SHARD, IndexFolder
 from search.manifest import IndexManifest, parse_manifest
@@ -77,7 +77,19 @@ def load_own_encoder(settings: Settings, manifest: IndexManifest | None = None, 
         if manifest is None and not settings.store and folder.current_number() is not None:
             manifest = folder.current().manifest
         name = manifest.encoder if manifest else name
-    return load_encoder(name, backend=settings.backend, threads=settings.threads, cache_dir=settings.encoders_folder)
+    try:
+        return load_encoder(
+            name, backend=settings.backend, threads=settings.threads, cache_dir=settings.encoders_folder
+        )
+    except EncoderError as error:
+        if manifest is None or name == settings.encoder:
+            raise
+        raise EncoderError(f"{error} The index was built with that one: name its folder with --encoder.") from error
+
+
+def vectors_origin(manifest: IndexManifest) -> str:
+    """What the vectors of an index depend on: its encoder and its language map."""
+    return f"{manifest.encoder_fingerprint} {manifest.map_fingerprint}"
 
 
 def collection_name(settings: Settings) -> str:
@@ -121,7 +133,7 @@ def _open_embedded(path: Path) -> OpenIndex:
         view = folder.new_reader_view()
         try:
             manifest, language_map = generation.manifest, generation.language_map
-            families = Families(generation.path / FAMILIES)
+            families = Families(generation.path / FAMILIES, vectors_origin(manifest))
             make_reader_view(generation.path / SHARD, view.path)
             break
         except BaseException:
@@ -165,7 +177,7 @@ def _open_server(settings: Settings) -> OpenIndex:
         looked_at = time.monotonic()
         return bool(read_metadata(client, name).get("manifest") != metadata["manifest"])
 
-    families = Families(server_folder(settings) / FAMILIES)
+    families = Families(server_folder(settings) / FAMILIES, vectors_origin(manifest))
     tokens = TokenStore(token_store_path(settings), manifest.encoder_fingerprint)
 
     def close() -> None:

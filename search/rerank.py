@@ -42,6 +42,7 @@ the share of the query's language without losing precision (results/rerank.md)."
 DOCUMENT_WEIGHT = 0.4
 """Standard deviations of the reranker's scores that one of the documents' counts; measured in results/documents.md."""
 RRF_K = 60
+_NO_SPREAD = 1e-6
 _QUERY_TOKENS = 128
 _CROSS_BATCH = 16
 _RETRY_S = 60.0
@@ -71,6 +72,7 @@ def rerank(
     points: Sequence[ScoredPoint],
     reranker: Reranker,
     relevance: Vectors,
+    *,
     documents: Vectors | None = None,
 ) -> Reranked:
     """Order the first points by the reranker and by their whole documents, without what it prefers in a language.
@@ -108,7 +110,7 @@ def add_documents(scores: Vectors, documents: Vectors) -> Vectors:
         documents: Of the documents (N,), NaN where one is not known, which changes nothing.
     """
     known = ~np.isnan(documents)
-    if not known.any() or not (spread := float(documents[known].std())):
+    if not known.any() or (spread := float(documents[known].std())) < _NO_SPREAD:
         return scores
     beside = np.where(known, documents - documents[known].mean(), 0.0)
     return np.asarray(scores + DOCUMENT_WEIGHT * scores.std() / spread * beside, np.float32)
@@ -362,7 +364,7 @@ def read_again(
         means = index.families.vectors({point.chunk.document_id for point in there})
         unknown = np.full_like(dense, np.nan)
         documents = np.array([means.get(point.chunk.document_id, unknown) @ dense for point in there], np.float32)
-        return rerank(query, [*there, *points[RERANKED:], *gone], reranker, relevance, documents), ()
+        return rerank(query, [*there, *points[RERANKED:], *gone], reranker, relevance, documents=documents), ()
     except (RerankerError, IndexFormatError) as error:
         return Reranked(list(points), {}), (f"not reranked: {error}",)
 

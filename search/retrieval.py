@@ -59,7 +59,8 @@ def retrieve(
 def weigh_documents(points: Sequence[ScoredPoint], dense: Vectors, families: Families) -> list[ScoredPoint]:
     """Passages ordered by (s + w d) / (1 + w): the score of the passage and that of the mean of its document.
 
-    A passage of a document whose mean is not known keeps its score, as does one that is its whole document.
+    A passage of a document whose mean is not known keeps its score, as does, at balance 1, one that is its whole
+    document. Means have no language: of what a balance below 1 leaves of it, the passage's share stays.
 
     Args:
         points: Passages by their own score.

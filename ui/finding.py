@@ -58,7 +58,7 @@ def mark_rest(library: Library, found: Found) -> Found:
     if found.result is None or found.marked == len(found.hits):
         return found
     result = library.engine.highlight(found.result, found.marked)
-    marked = replace(found, hits=result.hits, marked=len(result.hits))
+    marked = replace(found, hits=result.hits, marked=len(result.hits), result=result)
     st.session_state[_FOUND] = (st.session_state[_FOUND][0], marked)
     return marked
 
@@ -81,7 +81,7 @@ def filter_of(request: Request) -> Filter | None:
 def _search(library: Library, request: Request) -> Found:
     if request.like:
         hits = library.engine.similar(request.like, k=PAGE_SIZE)
-        return Found(hits, False, count_chunks(hit.chunk for hit in hits), 0)
+        return Found(hits, False, count_chunks(hit.chunk for hit in hits), len(hits))
     result = _ask(library, request, PAGE_SIZE + 1)
     has_more = len(result.hits) > PAGE_SIZE
     result = library.engine.highlight(replace(result, hits=result.hits[:PAGE_SIZE]), 0, MARKED_FIRST)

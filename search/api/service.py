@@ -18,7 +18,9 @@ from search.api.problems import ApiError
 from search.api.uploads import Uploads
 from search.encoder import Encoder
 from search.engine import Engine
-from search.errors import PanlinguaError
+from search.errors import EncoderMismatchError, IndexNotFoundError, PanlinguaError
+from search.manifest import IndexManifest
+from search.opening import load_own_encoder
 from search.settings import Settings
 
 T = TypeVar("T")
@@ -81,9 +83,12 @@ class Service:
         Raises:
             ApiError: It is not loaded; the message says why.
         """
-        self.engine()
-        assert self._encoder is not None
-        return self._encoder
+        engine = self.engine()
+        try:
+            return engine.encoder()
+        except (IndexNotFoundError, EncoderMismatchError):  # texts can be encoded all the same
+            assert self._encoder is not None
+            return self._encoder
 
     async def run(self, call: Callable[[Engine], T]) -> T:
         """Call the engine in a thread."""
@@ -97,24 +102,24 @@ class Service:
             self._engine.close()
 
     def _load(self) -> None:
-        from search.encoder import load_encoder
-
-        s = self.settings
+        given = self._encoder
         try:
-            loaded = self._encoder or load_encoder(
-                s.encoder, backend=s.backend, threads=s.threads, cache_dir=s.encoders_folder
-            )
+            loaded = given or load_own_encoder(self.settings)
         except Exception as error:  # nobody else would see what goes wrong in this thread
             self._problem = f"the encoder cannot be loaded: {error}"
             logger.error("%s", self._problem)
             return
         self._encoder = batching(loaded, self._count_batch)
-        engine = Engine(s, self._encoder)
+        engine = Engine(self.settings, self._encoder, load=None if given else self._load_encoder)
         try:
             engine.load()
         except PanlinguaError as error:  # no index yet, or one of another encoder: each request is told
             logger.warning("%s", error)
         self._engine = engine
+
+    def _load_encoder(self, settings: Settings, manifest: IndexManifest) -> Encoder:
+        """The encoder of an index that was built anew with another."""
+        return batching(load_own_encoder(settings, manifest), self._count_batch)
 
     def _count_batch(self, texts: int) -> None:
         if self._engine is not None:  # not what loading asks by itself

@@ -58,7 +58,7 @@ class Encoder:
         self.manifest = manifest
         self.folder = folder
         self.address = address or manifest.name
-        """What it can be loaded by again, from anywhere: a built-in name, a hub id, or the whole path of its folder."""
+        """What loads it again on this machine: a built-in name, a hub id, or the whole path of its folder."""
         self.tokenizer = tokenizer
         self.backend = backend
         self._pad_id = pad_id

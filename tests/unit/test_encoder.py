@@ -101,9 +101,12 @@ def test_an_index_is_searched_and_added_to_with_the_encoder_it_was_built_with(
         assert build.ingest(tmp_path / "corpus", load_settings(**own)).documents == 1
         with pytest.raises(EncoderMismatchError, match=str(tiny_folder)):
             named.search(WORDS[0])
+        old = engine.index()
         reindex(load_settings(**own), load_encoder("other", backend="torch", device="cpu", cache_dir=tmp_path))
         assert engine.search(WORDS[0]).hits
-        assert engine.encoder().address == str(other)
+        newest, other_one = engine.encoder(), engine.encoder(old)
+        assert (newest.address, other_one.address) == (str(other), str(tiny_folder))
+        assert engine.encoder() is newest  # a search that holds the index as it was takes nothing away
         assert named.search(WORDS[0]).hits
 
 

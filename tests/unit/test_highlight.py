@@ -244,6 +244,9 @@ def test_hits_are_marked_from_one_place_to_another(engine: Engine) -> None:
     assert rest.hits == whole.hits
     assert rest.timings_ms["highlight"] > first.timings_ms["highlight"]
     assert engine.highlight(rest, 3) is rest
+    conditions = engine.search("lang:en")
+    assert conditions.hits
+    assert engine.highlight(conditions) is conditions  # there is nothing that they could be hits for
 
 
 def test_a_passage_is_drawn_from_its_sentence_on() -> None:

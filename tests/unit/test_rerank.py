@@ -361,3 +361,5 @@ def test_a_document_that_is_not_known_changes_nothing() -> None:
     assert add_documents(scores, np.array([nan, nan, nan], np.float32)) is scores
     assert add_documents(scores, np.array([0.3, 0.3, nan], np.float32)) is scores
     assert add_documents(scores, np.array([0.2, 0.4, nan], np.float32))[2] == 0.5
+    equal = np.array([0.1] * 7 + [nan], np.float32)  # their deviation is not quite 0
+    assert add_documents(np.arange(8, dtype=np.float32), equal) == pytest.approx(np.arange(8))

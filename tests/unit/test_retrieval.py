@@ -62,6 +62,16 @@ def test_without_means_nothing_changes(families: Families) -> None:
     assert weigh_documents([], QUERY, families) == []
 
 
+@pytest.mark.parametrize(("origin", "known"), [("e1 m1", True), ("e2 m1", False)])
+def test_means_of_another_encoder_or_map_are_not_used(
+    families: Families, tmp_path: Path, origin: str, known: bool
+) -> None:
+    with sqlite3.connect(tmp_path / "families.sqlite") as db:
+        db.execute("INSERT INTO meta VALUES ('origin', ?)", (f"{FAMILIES_VERSION} e1 m1",))
+    db.close()
+    assert bool(Families(tmp_path / "families.sqlite", origin).vectors(["about"])) is known
+
+
 def test_equal_scores_are_ordered_by_chunk_id(families: Families) -> None:
     given = points(("short", 0, 0.6), ("short", 1, 0.6), ("short", 2, 0.6))
     found = weigh_documents(given, QUERY, families)
