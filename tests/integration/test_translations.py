@@ -375,7 +375,7 @@ def test_the_commands(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert gaps.stdout.splitlines()[0].endswith("in ar, de, en, hi, ja; not in he, th")
     rows = run.invoke(cli.app, ["gaps", "--languages", "ja, he", "--json", *index]).stdout.splitlines()
     assert [json.loads(row)["missing"] for row in rows] == [["he"]]
-    monkeypatch.setattr(Engine, "encoder", lambda self: SubjectEncoder())
+    monkeypatch.setattr(Engine, "encoder", lambda *_: SubjectEncoder())
     lines = run.invoke(cli.app, ["query", SUBJECTS["tea"][0], "-k", "1", "--reader", "hi", *index]).stdout.splitlines()
     assert any(line.startswith("1. [hi]") and line.endswith(f"({document('tea', 'hi')})") for line in lines)
     assert {"de", "en", "ja", "ar"} == set(lines[-1].removeprefix("    also in ").split(", "))
