@@ -28,7 +28,7 @@ from search.balance import OFFSETS_FILE, LanguageMap, LanguageOffsets, LanguageS
 from search.engine import check_encoder
 from search.errors import EncoderMismatchError, IndexNotFoundError, SettingsError, SourceError
 from search.files import allocated_bytes
-from search.fold import FAMILIES, has_families
+from search.fold import FAMILIES, has_families, vectors_origin
 from search.index import LANGUAGE_MAP, LEDGER, OFFSETS, SHARD, IndexFolder
 from search.lexical import LEXICAL_VERSION, document_vector
 from search.manifest import IndexManifest, now
@@ -434,7 +434,7 @@ def finish(space: Workspace, encoder_name: str, fingerprint: str) -> IndexManife
         store=space.store,
         digests=digests_of(space.ledger),
         language_map=space.language_map,
-        origin=f"{fingerprint} {space.language_map.fingerprint}",
+        origin=vectors_origin(fingerprint, space.language_map.fingerprint),
     )
     documents, _ = space.ledger.totals()
     moment = now()

@@ -26,7 +26,7 @@ from indexer.translations import digests_of, update_families
 from search.balance import LanguageMap, LanguageOffsets, LanguageSums, fit_language_map
 from search.errors import IndexFormatError, IndexNotFoundError, SettingsError
 from search.files import copy_tree
-from search.fold import FAMILIES
+from search.fold import FAMILIES, vectors_origin
 from search.index import LANGUAGE_MAP, LEDGER, MANIFEST, SHARD, Generation, IndexFolder, write_durably, writing
 from search.manifest import IndexManifest, now, read_manifest
 from search.opening import OpenIndex, open_index
@@ -200,7 +200,7 @@ def _build(
             ledger.set_meta(key, value)
         update_families(
             building / FAMILIES, store=store, digests=digests_of(ledger), language_map=language_map,
-            origin=f"{encoder.fingerprint} {language_map.fingerprint}",
+            origin=vectors_origin(encoder.fingerprint, language_map.fingerprint),
         )  # fmt: skip
     changed = {
         "encoder": encoder.address, "encoder_fingerprint": encoder.fingerprint, "dimension": encoder.dimension,

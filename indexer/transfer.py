@@ -12,7 +12,7 @@ from indexer.ledger import UNFINISHED, DocumentRow, FileRow, Ledger
 from indexer.translations import digests_of, update_families
 from search.balance import LanguageMap
 from search.errors import SettingsError, StoreError
-from search.fold import FAMILIES
+from search.fold import FAMILIES, vectors_origin
 from search.index import LANGUAGE_MAP, LEDGER, OFFSETS, SHARD, IndexFolder, writing
 from search.manifest import IndexManifest
 from search.opening import collection_name, open_index, server_folder, server_metadata
@@ -159,7 +159,7 @@ def _fill(
                 shutil.copyfile(kept / FAMILIES, building / FAMILIES)
             update_families(
                 building / FAMILIES, store=target, digests=digests_of(ledger), language_map=language_map,
-                origin=f"{manifest.encoder_fingerprint} {language_map.fingerprint}",
+                origin=vectors_origin(manifest.encoder_fingerprint, language_map.fingerprint),
             )  # fmt: skip
 
 

@@ -100,6 +100,11 @@ def has_families(path: Path) -> bool:
     return families.known
 
 
+def vectors_origin(encoder_fingerprint: str, map_fingerprint: str) -> str:
+    """What the vectors of an index depend on; families are found anew when it changes."""
+    return f"{encoder_fingerprint} {map_fingerprint}"
+
+
 class Families:
     """The families of one index, read as they are asked for; safe to share between threads.
 
@@ -133,12 +138,16 @@ class Families:
             found[int(family)].append(Member(document, lang, int(family), np.frombuffer(aligned, np.int32)))
         return dict(found)
 
-    def vectors(self, document_ids: Iterable[str]) -> dict[str, Vectors]:
-        """The mean (D,) of each document's neutral passage vectors, at unit length, for those that are known."""
-        if not self._has_vectors:
-            return {}
-        rows = self._select("SELECT id, vector FROM signatures WHERE id IN", sorted(document_ids))
-        return {str(document): np.frombuffer(vector, np.float16).astype(np.float32) for document, vector in rows}
+    def score_documents(self, document_ids: Sequence[str], dense: Vectors) -> Vectors:
+        """Dot products (N,) of the query (D,) with each document's mean, NaN where that is not known.
+
+        The mean is that of its neutral passage vectors by their length, at unit length.
+        """
+        wanted = sorted(set(document_ids)) if self._has_vectors else []
+        rows = self._select("SELECT id, vector FROM signatures WHERE id IN", wanted)
+        scores = {document: float(np.frombuffer(vector, np.float16).astype(np.float32) @ dense)
+                  for document, vector in rows}  # fmt: skip
+        return np.array([scores.get(document, np.nan) for document in document_ids], np.float32)
 
     def languages(self) -> list[str]:
         """Languages of documents that have translations, sorted."""

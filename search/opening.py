@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.balance import LanguageMap
 from search.errors import EncoderError, IndexNotFoundError
-from search.fold import FAMILIES, Families
+from search.fold import FAMILIES, Families, vectors_origin
 from search.index import SHARD, IndexFolder
 from search.manifest import IndexManifest, parse_manifest
 from search.settings import Settings
@@ -87,11 +87,6 @@ def load_own_encoder(settings: Settings, manifest: IndexManifest | None = None, 
         raise EncoderError(f"{error} The index was built with that one: name its folder with --encoder.") from error
 
 
-def vectors_origin(manifest: IndexManifest) -> str:
-    """What the vectors of an index depend on: its encoder and its language map."""
-    return f"{manifest.encoder_fingerprint} {manifest.map_fingerprint}"
-
-
 def collection_name(settings: Settings) -> str:
     """Name of the server's collection for this index."""
     return f"panlingua-{settings.index_folder.name}"
@@ -124,6 +119,10 @@ def read_server_metadata(metadata: dict[str, Any], where: str) -> tuple[IndexMan
         return parse_manifest(metadata["manifest"], where), LanguageMap.load(path)
 
 
+def _families(folder: Path, manifest: IndexManifest) -> Families:
+    return Families(folder / FAMILIES, vectors_origin(manifest.encoder_fingerprint, manifest.map_fingerprint))
+
+
 def _open_embedded(path: Path) -> OpenIndex:
     from search.store.edge import EdgeStore, make_reader_view
 
@@ -133,7 +132,7 @@ def _open_embedded(path: Path) -> OpenIndex:
         view = folder.new_reader_view()
         try:
             manifest, language_map = generation.manifest, generation.language_map
-            families = Families(generation.path / FAMILIES, vectors_origin(manifest))
+            families = _families(generation.path, manifest)
             make_reader_view(generation.path / SHARD, view.path)
             break
         except BaseException:
@@ -177,7 +176,7 @@ def _open_server(settings: Settings) -> OpenIndex:
         looked_at = time.monotonic()
         return bool(read_metadata(client, name).get("manifest") != metadata["manifest"])
 
-    families = Families(server_folder(settings) / FAMILIES, vectors_origin(manifest))
+    families = _families(server_folder(settings), manifest)
     tokens = TokenStore(token_store_path(settings), manifest.encoder_fingerprint)
 
     def close() -> None:

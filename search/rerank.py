@@ -361,9 +361,7 @@ def read_again(
         there = [point for point in points[:RERANKED] if point.chunk.id in stored]
         relevance = np.array([stored[point.chunk.id] @ dense for point in there], np.float32)
         gone = [point for point in points[:RERANKED] if point.chunk.id not in stored]
-        means = index.families.vectors({point.chunk.document_id for point in there})
-        unknown = np.full_like(dense, np.nan)
-        documents = np.array([means.get(point.chunk.document_id, unknown) @ dense for point in there], np.float32)
+        documents = index.families.score_documents([point.chunk.document_id for point in there], dense)
         return rerank(query, [*there, *points[RERANKED:], *gone], reranker, relevance, documents=documents), ()
     except (RerankerError, IndexFormatError) as error:
         return Reranked(list(points), {}), (f"not reranked: {error}",)

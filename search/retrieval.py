@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-
-import numpy as np
 
 from search.fold import Families
 from search.fusion import fuse_ranks, keep_language_places
@@ -70,16 +69,12 @@ def weigh_documents(points: Sequence[ScoredPoint], dense: Vectors, families: Fam
     Returns:
         The same passages by descending score, ties by ascending chunk id.
     """
-    means = families.vectors({point.chunk.document_id for point in points})
-    if not means:
-        return list(points)
-    row_of = {document: row for row, document in enumerate(means)}
-    of_document = np.stack(list(means.values())) @ dense
-    weighed = []
-    for point in points:
-        row = row_of.get(point.chunk.document_id)
-        whole = point.score if row is None else float(of_document[row])
-        weighed.append(replace(point, score=(point.score + DOCUMENT_WEIGHT * whole) / (1 + DOCUMENT_WEIGHT)))
+    documents = families.score_documents([point.chunk.document_id for point in points], dense)
+    weighed = [
+        point if math.isnan(whole)
+        else replace(point, score=(point.score + DOCUMENT_WEIGHT * whole) / (1 + DOCUMENT_WEIGHT))
+        for point, whole in zip(points, documents.tolist(), strict=True)
+    ]  # fmt: skip
     return sorted(weighed, key=lambda point: (-point.score, point.chunk.id))
 
 

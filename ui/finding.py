@@ -58,7 +58,7 @@ def mark_rest(library: Library, found: Found) -> Found:
     if found.result is None or found.marked == len(found.hits):
         return found
     result = library.engine.highlight(found.result, found.marked)
-    marked = replace(found, hits=result.hits, marked=len(result.hits), result=result)
+    marked = replace(found, hits=result.hits, marked=len(result.hits), result=replace(found.result, notes=result.notes))
     st.session_state[_FOUND] = (st.session_state[_FOUND][0], marked)
     return marked
 
