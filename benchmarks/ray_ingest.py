@@ -31,10 +31,9 @@ from benchmarks.faults import HashEncoder
 from benchmarks.records import ROOT, describe_run, write_rows
 from indexer import build
 from indexer.ray_engine import import_ray, ingest_with_ray
-from indexer.shard_jobs import load_settings_encoder
 from indexer.sources import ReadOptions, SourceFile, iter_files
 from search.encoder import Encoder
-from search.opening import open_index
+from search.opening import load_own_encoder, open_index
 from search.records import Point, Vectors
 from search.settings import Settings, load_settings
 
@@ -135,7 +134,7 @@ def main() -> None:
     parser.add_argument("--waiting", type=float, metavar="SECONDS", help="a passage, in place of encoding it")
     arguments = parser.parse_args()
     run = describe_run(f"python -m benchmarks.ray_ingest {' '.join(sys.argv[1:])}".strip())
-    load = load_settings_encoder if arguments.waiting is None else partial(load_waiting, arguments.waiting)
+    load = load_own_encoder if arguments.waiting is None else partial(load_waiting, arguments.waiting)
     home = load_settings(threads=1)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:

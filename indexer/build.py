@@ -34,7 +34,9 @@ from search.lexical import LEXICAL_VERSION, document_vector
 from search.manifest import IndexManifest, now
 from search.memory import trim_heap
 from search.opening import (
+    BEGUN,
     collection_name,
+    connect_index,
     load_own_encoder,
     open_index,
     read_server_metadata,
@@ -44,7 +46,14 @@ from search.opening import (
 from search.records import UNDETERMINED, Point, SparseVector
 from search.settings import Settings, version
 from search.store.base import UPSERT_BATCH, VectorStore
-from search.store.server import ServerStore, collection_exists, connect, drop_collection, read_metadata, write_metadata
+from search.store.server import (
+    ServerStore,
+    drop_index,
+    find_collection,
+    open_collection,
+    read_metadata,
+    write_metadata,
+)
 from search.text import counted
 from search.words import prepare_words
 
@@ -60,8 +69,8 @@ RELEASE_POINTS = 8 * READ_BATCH
 """After reading so many points their pages are let go; in the order of ids, nearly each is on pages of its own."""
 SHARDS = "shards"
 """Folder beside a ledger with the ledgers of shards that are not merged yet."""
-BEGUN, ROOTS = "begun", "roots"
-"""Kept with a server's collection: the manifest as it was when shards began to fill it; the ingested folders."""
+ROOTS = "roots"
+"""Kept with a server's collection: the ingested folders."""
 
 
 class OffsetsEncoder(Protocol):
@@ -335,24 +344,24 @@ def open_building(folder: IndexFolder, encoder: Encoder | None, fresh: bool, cor
 
 def open_server(settings: Settings, encoder: Encoder | None, fresh: bool) -> Workspace:
     """A collection changes in place; its ledger is kept in the home folder of whoever ingests."""
-    client, name = connect(settings.store or "", settings.api_key), collection_name(settings)
+    client, name = connect_index(settings)
     path = server_ledger(settings)
-    exists = collection_exists(client, name)
-    if exists and fresh:
-        drop_collection(client, name)
-    if fresh or not exists:
-        for suffix in ("", "-wal", "-shm"):  # a log that a kill left would bring the old rows back
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        shutil.rmtree(path.parent / SHARDS, ignore_errors=True)
-    metadata = read_metadata(client, name) if exists and not fresh else {}
+    if fresh:
+        drop_index(client, name)
+    if fresh or find_collection(client, name) is None:
+        forget_ledgers(settings)
+    metadata = read_metadata(client, name)
     manifest, language_map = read_server_metadata(metadata, name) if "manifest" in metadata else (None, None)
     if manifest is not None and encoder is not None:
         check_encoder(manifest, encoder)
     path.parent.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(path)
-    fitted = load_or_fit_map(path.parent, ledger, encoder)
-    store = ServerStore(client, name, int(ledger.meta("dimension") or 0))
-    space = Workspace(path.parent, store, ledger, language_map or fitted, manifest)
+    if manifest is not None and ledger.meta("encoder_fingerprint") != manifest.encoder_fingerprint:
+        (path.parent / OFFSETS).unlink(missing_ok=True)  # another machine encoded the collection anew
+        remember_manifest(ledger, manifest)
+    language_map = language_map or load_or_fit_map(path.parent, ledger, encoder)
+    store = open_collection(client, name, int(ledger.meta("dimension") or 0))
+    space = Workspace(path.parent, store, ledger, language_map, manifest)
     if not _words_are_current(ledger, manifest):
         for batch in _batches(store):
             store.upsert([replace(point, sparse=_words_of(point)) for point in batch])
@@ -365,14 +374,22 @@ def server_ledger(settings: Settings) -> Path:
     return server_folder(settings) / LEDGER
 
 
+def forget_ledgers(settings: Settings) -> None:
+    """Remove what was written down of a collection that is gone."""
+    path = server_ledger(settings)
+    for suffix in ("", "-wal", "-shm"):  # a log that a kill left would bring the old rows back
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    shutil.rmtree(path.parent / SHARDS, ignore_errors=True)
+
+
 def require_merged(settings: Settings) -> None:
     """Refuse to change a collection while shards of it are under way.
 
     Raises:
         SettingsError: `indexer merge` has to come first.
     """
-    client, name = connect(settings.store or "", settings.api_key), collection_name(settings)
-    metadata = read_metadata(client, name) if collection_exists(client, name) else {}
+    client, name = connect_index(settings)
+    metadata = read_metadata(client, name)
     client.close()
     if (server_folder(settings) / SHARDS).exists() or (BEGUN in metadata and "manifest" not in metadata):
         raise SettingsError(
@@ -409,6 +426,16 @@ def remember_encoder(ledger: Ledger, encoder: Encoder) -> None:
     ledger.set_meta("dimension", str(encoder.dimension))
     ledger.set_meta("encoder", encoder.address)
     ledger.set_meta("encoder_fingerprint", encoder.fingerprint)
+
+
+def remember_manifest(ledger: Ledger, manifest: IndexManifest) -> None:
+    """Write down in a ledger what the index says of its encoder."""
+    values = {
+        "dimension": manifest.dimension, "encoder": manifest.encoder, "chunks_at_fit": manifest.chunks_at_fit,
+        "encoder_fingerprint": manifest.encoder_fingerprint,
+    }  # fmt: skip
+    for key, value in values.items():
+        ledger.set_meta(key, str(value))
 
 
 def keep_offsets(encoder: OffsetsEncoder, path: Path) -> LanguageOffsets | None:

@@ -108,9 +108,10 @@ def merge(
 ) -> None:
     """Make one index of the shards that `indexer ingest --shard` wrote: find translations, publish it."""
     from indexer import shard_jobs, token_vectors
+    from search.opening import load_own_encoder
 
     settings = load_settings(index=index, store=store, encoder=encoder)
-    loaded = shard_jobs.load_settings_encoder(settings)
+    loaded = load_own_encoder(settings)
     manifest, merged = shard_jobs.merge_shards(settings, of=shards, wait_s=wait, encoder=loaded)
     with count_bar("token vectors", quiet=as_json) as counted_so_far:
         token_vectors.refresh_token_store(settings, wanted=late, progress=counted_so_far)

@@ -18,18 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexer.build import SHARDS, count_if_unchanged, finish, fit_chunks, open_building
+from indexer.build import SHARDS, count_if_unchanged, finish, fit_chunks, forget_ledgers, open_building
 from indexer.ledger import Ledger
 from indexer.pipeline import IngestOptions, Progress, Summary
 from indexer.ray_workers import Finished, Job, ShardWorker, StoreWriter, ask
-from indexer.shard_jobs import begin, finish_merge, forget_ledgers, load_settings_encoder, reconcile
+from indexer.shard_jobs import begin, finish_merge, reconcile
 from indexer.shards import Shard, ShardLedgers, begun_splits
 from indexer.sources import iter_files
 from search.errors import PanlinguaError, SettingsError
 from search.index import LEDGER, SHARD, IndexFolder, writing
-from search.opening import collection_name, server_folder
+from search.opening import connect_index, load_own_encoder, name_own_encoder, server_folder
 from search.settings import Settings
-from search.store.server import collection_exists, connect, drop_collection
+from search.store.server import drop_index
 from search.words import prepare_words
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def ingest_with_ray(
     workers: int | None = None,
     address: str | None = None,
     wait_s: float = 0.0,
-    load: Callable[[Settings], Encoder] = load_settings_encoder,
+    load: Callable[[Settings], Encoder] = load_own_encoder,
     progress: Progress = lambda _bytes, _source: None,
 ) -> Summary:
     """Bring an index into step with `corpus`, as `indexer.build.ingest` does, on a Ray cluster.
@@ -85,6 +85,7 @@ def ingest_with_ray(
     next(iter(iter_files(corpus, options=(options or IngestOptions()).read)), None)  # a missing folder fails first
     folder = IndexFolder(settings.index_folder)
     with folder.write_lock(wait_s=wait_s):
+        settings = name_own_encoder(settings, fresh=fresh)
         encoder = load(settings)
         options = fit_chunks(options or IngestOptions(), encoder.max_tokens)
         if not fresh and (unchanged := count_if_unchanged(corpus, settings, folder, encoder, options)):
@@ -126,9 +127,8 @@ def _into_server(run: _Run) -> Summary:
     """The workers write to the server; their ledgers come back here and are merged."""
     settings = run.settings
     if run.fresh:
-        client, name = connect(settings.store or "", settings.api_key), collection_name(settings)
-        if collection_exists(client, name):
-            drop_collection(client, name)
+        client, name = connect_index(settings)
+        drop_index(client, name)
         client.close()
         forget_ledgers(settings)
     ledgers = ShardLedgers(server_folder(settings), _split(server_folder(settings), run.crew.workers))

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 from indexer.documents import Skipped
 from indexer.ledger import Ledger
 from indexer.pipeline import IngestOptions, PointSink, Summary
-from indexer.shard_jobs import open_collection, run_shard
+from indexer.shard_jobs import run_shard
 from indexer.shards import Shard
 from indexer.sources import SourceFile, iter_files
 from search.balance import LanguageMap
 from search.errors import StoreError
+from search.opening import connect_index
 from search.records import Filter, Point
 from search.settings import Settings
+from search.store.server import open_collection
 
 if TYPE_CHECKING:
     from search.encoder import Encoder
@@ -68,7 +70,7 @@ class ShardWorker:
         self._store: PointSink = (
             RemoteStore(self._writer)
             if self._writer is not None
-            else open_collection(self._job.settings, self._job.dimension)
+            else open_collection(*connect_index(self._job.settings), self._job.dimension)
         )
         return socket.gethostname(), os.getpid()
 

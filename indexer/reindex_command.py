@@ -48,4 +48,4 @@ def reindex(
         emit({"event": "reindexed", "encoder": manifest.encoder, "chunks": manifest.chunks})
         return
     print(f"{counted(manifest.chunks, 'chunk')}, encoder {manifest.encoder}")
-    say("searches and ingests use it from now on; start watchers again, and change PANLINGUA_ENCODER where it is set")
+    say("searches, ingests and watchers use it from now on; change PANLINGUA_ENCODER where it is set")

@@ -17,16 +17,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexer.build import (
-    BEGUN,
     ROOTS,
     SHARDS,
     Workspace,
     finish,
     first_map,
     fit_chunks,
+    forget_ledgers,
     open_server,
     remember_encoder,
-    server_ledger,
 )
 from indexer.documents import Skipped
 from indexer.ledger import UNFINISHED, DocumentRow, FileRow, Ledger
@@ -36,19 +35,17 @@ from indexer.shards import FINISHED, SCOPE, Scope, Shard, ShardLedgers, begun_sp
 from indexer.sources import SourceFile, iter_files
 from search.balance import LanguageMap
 from search.engine import check_encoder
-from search.errors import IndexFormatError, IndexNotFoundError, SettingsError, StoreError
+from search.errors import IndexFormatError, IndexNotFoundError, SettingsError
 from search.index import LANGUAGE_MAP, OFFSETS, IndexFolder
 from search.lexical import LEXICAL_VERSION
 from search.manifest import IndexManifest, now
-from search.opening import collection_name, read_server_metadata, server_folder, server_metadata
+from search.opening import BEGUN, connect_index, load_own_encoder, read_server_metadata, server_folder, server_metadata
 from search.settings import Settings, version
-from search.store.server import ServerStore, collection_exists, connect, read_metadata, write_metadata
+from search.store.server import find_collection, open_collection, read_metadata, write_metadata
 from search.text import counted
 from search.words import prepare_words
 
 if TYPE_CHECKING:
-    from qdrant_client import QdrantClient
-
     from search.encoder import Encoder
 
 logger = logging.getLogger(__name__)
@@ -81,14 +78,14 @@ def ingest_shard(
     corpus = corpus.expanduser()
     next(iter(iter_files(corpus, options=(options or IngestOptions()).read)), None)  # a missing folder fails first
     require_server(settings)
-    encoder = encoder or load_settings_encoder(settings)
+    encoder = encoder or load_own_encoder(settings)
     ledgers = ShardLedgers(server_folder(settings), shard.of)
     with IndexFolder(settings.index_folder).write_lock(wait_s=max(wait_s, BEGIN_WAIT_S)):
         language_map = begin(settings, encoder, corpus, ledgers, [shard])
     with (
         IndexFolder(ledgers.place(shard)).write_lock(wait_s=wait_s),
         closing(Ledger(ledgers.path(shard))) as ledger,
-        closing(open_collection(settings, encoder.dimension)) as store,
+        closing(open_collection(*connect_index(settings), encoder.dimension)) as store,
     ):
         return run_shard(
             shard, corpus, store=store, ledger=ledger, encoder=encoder, language_map=language_map,
@@ -162,8 +159,8 @@ def finish_merge(settings: Settings, ledgers: ShardLedgers) -> IndexManifest:
             f"`indexer ingest FOLDER --store URL --shard {unfinished[0]}`, or copy what other machines have in "
             f"{ledgers.folder.parent} to this place."
         )
-    client, name = connect(settings.store or "", settings.api_key), collection_name(settings)
-    _, language_map = _stated(_metadata(client, name), name)
+    client, name = connect_index(settings)
+    _, language_map = _stated(read_metadata(client, name), name)
     client.close()
     if language_map is None:
         raise IndexNotFoundError(f"{settings.store} has no index {name!r} that shards began; run the shards again")
@@ -193,10 +190,10 @@ def begin(
     Returns:
         The map under which they have to write.
     """
-    client, name = connect(settings.store or "", settings.api_key), collection_name(settings)
-    if not collection_exists(client, name):
+    client, name = connect_index(settings)
+    if find_collection(client, name) is None:
         forget_ledgers(settings)
-    metadata = _metadata(client, name)
+    metadata = read_metadata(client, name)
     manifest, language_map = _stated(metadata, name)
     if manifest is not None:
         check_encoder(manifest, encoder)
@@ -208,34 +205,14 @@ def begin(
             if ledger.meta("encoder_fingerprint") is None:
                 remember_encoder(ledger, encoder)
     offered = language_map or first_map(encoder, ledgers.place(shards[0]))
-    open_collection(settings, encoder.dimension).close()
+    open_collection(*connect_index(settings), encoder.dimension).close()
     if language_map is None:
         write_metadata(client, name, _begun(encoder, offered))
-        _, language_map = _stated(_metadata(client, name), name)  # another machine may have been faster
+        _, language_map = _stated(read_metadata(client, name), name)  # another machine may have been faster
     if found != roots:
         write_metadata(client, name, {ROOTS: json.dumps(found)})
     client.close()
     return language_map or offered
-
-
-def open_collection(settings: Settings, dimension: int) -> ServerStore:
-    """The collection, made where there is none; several shards may try to make it at once."""
-    client, name = connect(settings.store or "", settings.api_key), collection_name(settings)
-    existed = collection_exists(client, name)
-    try:
-        return ServerStore(client, name, dimension)
-    except StoreError:
-        if existed or not collection_exists(client, name):
-            raise
-        return ServerStore(client, name, dimension)  # another shard made it in the same moment
-
-
-def forget_ledgers(settings: Settings) -> None:
-    """Remove what was written down of a collection that is gone."""
-    path = server_ledger(settings)
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    shutil.rmtree(path.parent / SHARDS, ignore_errors=True)
 
 
 def reconcile(space: Workspace, scope: Scope) -> None:
@@ -293,15 +270,6 @@ def size_of_shard(corpus: Path, settings: Settings, shard: Shard) -> int:
     return sum(file.size for file in files if shard.owns(name(file.relative)))
 
 
-def load_settings_encoder(settings: Settings) -> Encoder:
-    """The encoder that the settings name."""
-    from search.encoder import load_encoder
-
-    return load_encoder(
-        settings.encoder, backend=settings.backend, threads=settings.threads, cache_dir=settings.encoders_folder
-    )
-
-
 def require_server(settings: Settings) -> None:
     """Refuse to split an ingest into the embedded index, which one process at a time can write to."""
     if not settings.store:
@@ -332,10 +300,6 @@ def _known_roots(metadata: dict[str, Any], ledgers: ShardLedgers, name: str) -> 
             "with its PANLINGUA_HOME"
         )
     return None
-
-
-def _metadata(client: QdrantClient, name: str) -> dict[str, Any]:
-    return read_metadata(client, name) if collection_exists(client, name) else {}
 
 
 def _stated(metadata: dict[str, Any], name: str) -> tuple[IndexManifest | None, LanguageMap | None]:

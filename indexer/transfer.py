@@ -8,6 +8,7 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
+from indexer.build import forget_ledgers, remember_manifest
 from indexer.ledger import UNFINISHED, DocumentRow, FileRow, Ledger
 from indexer.translations import digests_of, update_families
 from search.balance import LanguageMap
@@ -15,11 +16,19 @@ from search.errors import SettingsError, StoreError
 from search.fold import FAMILIES, vectors_origin
 from search.index import LANGUAGE_MAP, LEDGER, OFFSETS, SHARD, IndexFolder, writing
 from search.manifest import IndexManifest
-from search.opening import collection_name, open_index, server_folder, server_metadata
+from search.opening import connect_index, open_index, server_folder, server_metadata
 from search.records import Point
 from search.settings import Settings
 from search.store.base import VectorStore
-from search.store.server import ServerStore, collection_exists, connect, drop_collection, write_metadata
+from search.store.server import (
+    ServerStore,
+    collections_of,
+    drop_collections,
+    find_collection,
+    move_alias,
+    next_collection,
+    write_metadata,
+)
 
 Progress = Callable[[int, int], None]
 """Called with the chunks that were copied, and how many there are."""
@@ -36,28 +45,34 @@ def push(
     wait_s: float = 0.0,
     progress: Progress = lambda _done, _total: None,
 ) -> IndexManifest:
-    """Copy the embedded index of the settings to their server; it can be searched there when all of it is there.
+    """Copy the embedded index of the settings to their server, where it becomes current in one step.
 
     The ledger goes along, into this machine's home folder, so that `indexer ingest --store` reads only what is new.
 
     Raises:
         SettingsError: No server is named, or it has this index already and `replace` is not given.
-        StoreError: The server fails; run it again with `replace`.
+        StoreError: The server fails; what it had before is still there.
     """
-    url, name = _server_of(settings), collection_name(settings)
+    client, name = connect_index(settings)
     local = settings.model_copy(update={"store": None})
     folder = IndexFolder(local.index_folder)
     folder.current()
-    with folder.write_lock(wait_s=wait_s), closing(open_index(local)) as source:
-        manifest, client = source.manifest, connect(url, settings.api_key)
-        if collection_exists(client, name):
-            if not replace:
-                raise SettingsError(f"the server has {name!r} already; give --replace to write over it")
-            drop_collection(client, name)
-        with closing(ServerStore(client, name, manifest.dimension, shards=shards, replicas=replicas)) as target:
+    with closing(client), folder.write_lock(wait_s=wait_s), closing(open_index(local)) as source:
+        manifest, place = source.manifest, server_folder(settings)
+        if find_collection(client, name) and not replace:
+            raise SettingsError(f"the server has {name!r} already; give --replace to write over it")
+        collection = next_collection(client, name)
+        target = ServerStore(client, collection, manifest.dimension, shards=shards, replicas=replicas)
+        try:
             _copy_points(source.store, target, manifest.chunks, progress)
-            _copy_side_files(folder.current().path, server_folder(settings))
-            write_metadata(client, name, server_metadata(manifest, source.language_map))
+            write_metadata(client, collection, server_metadata(manifest, source.language_map))
+        except BaseException:
+            drop_collections(client, [collection])
+            raise
+        forget_ledgers(settings)  # those of what was there, of which nothing is left in a moment
+        move_alias(client, name, collection)
+        copy_side_files(folder.current().path, place)
+        drop_collections(client, set(collections_of(client, name).values()) - {collection})
     return manifest
 
 
@@ -77,7 +92,7 @@ def pull(
         IndexNotFoundError: The server has no such index.
         StoreError: The server fails, or its index was changed meanwhile.
     """
-    _server_of(settings)
+    connect_index(settings)[0].close()
     folder = IndexFolder(settings.index_folder)
     with folder.write_lock(wait_s=wait_s), closing(open_index(settings)) as source:
         if (folder.current_number() is not None or folder.building.exists()) and not replace:
@@ -97,12 +112,6 @@ def pull(
     return source.manifest
 
 
-def _server_of(settings: Settings) -> str:
-    if not settings.store:
-        raise SettingsError("name the server with --store URL or PANLINGUA_STORE")
-    return settings.store
-
-
 def _copy_points(source: VectorStore, target: VectorStore, total: int, progress: Progress) -> None:
     done = 0
     for batch in _batches(source):
@@ -111,7 +120,7 @@ def _copy_points(source: VectorStore, target: VectorStore, total: int, progress:
         progress(done, total)
         source.release_memory()
     if target.count() != total:
-        raise StoreError(f"{target.count()} of {total} chunks arrived; run the command again with --replace")
+        raise StoreError(f"{target.count()} of {total} chunks arrived; run the command again")
 
 
 def _batches(store: VectorStore) -> Iterator[list[Point]]:
@@ -120,7 +129,7 @@ def _batches(store: VectorStore) -> Iterator[list[Point]]:
         yield batch
 
 
-def _copy_side_files(source: Path, target: Path) -> None:
+def copy_side_files(source: Path, target: Path) -> None:
     """Ledger, translations and language map, as whoever ingests into a server keeps them."""
     with writing(target):
         target.mkdir(parents=True, exist_ok=True)
@@ -144,11 +153,11 @@ def _fill(
     from search.store.edge import EdgeStore
 
     language_map.save(building / LANGUAGE_MAP)
-    if (kept / OFFSETS).exists():
-        shutil.copyfile(kept / OFFSETS, building / OFFSETS)
     in_step = _is_in_step(kept / LEDGER, manifest)
     if in_step:
         shutil.copyfile(kept / LEDGER, building / LEDGER)
+        if (kept / OFFSETS).exists():
+            shutil.copyfile(kept / OFFSETS, building / OFFSETS)
     with closing(EdgeStore(building / SHARD, manifest.dimension)) as target:
         _copy_points(source, target, manifest.chunks, progress)
         target.optimize()
@@ -164,21 +173,18 @@ def _fill(
 
 
 def _is_in_step(path: Path, manifest: IndexManifest) -> bool:
-    """Whether there is a ledger, and another machine did not change the server's index since."""
+    """Whether there is a ledger, and another machine did not change or encode the server's index since."""
     if not path.exists():
         return False
     with closing(Ledger(path)) as ledger:  # closing folds the log of an ingest that was killed into the file
-        return ledger.totals() == (manifest.documents, manifest.chunks)
+        same_encoder = ledger.meta("encoder_fingerprint") == manifest.encoder_fingerprint
+        return same_encoder and ledger.totals() == (manifest.documents, manifest.chunks)
 
 
 def _write_rows(ledger: Ledger, store: VectorStore, manifest: IndexManifest) -> None:
     """A ledger from what the chunks say: documents that are complete, files that have to be read again."""
-    values = {
-        "dimension": manifest.dimension, "encoder": manifest.encoder, "chunks_at_fit": manifest.chunks_at_fit,
-        "encoder_fingerprint": manifest.encoder_fingerprint, "lexical_version": manifest.lexical_version,
-    }  # fmt: skip
-    for key, value in values.items():
-        ledger.set_meta(key, str(value))
+    remember_manifest(ledger, manifest)
+    ledger.set_meta("lexical_version", str(manifest.lexical_version))
     chunks: dict[str, int] = {}
     sources: dict[str, str] = {}
     for row in store.iter_fields(("document_id", "source")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ import typer
 from indexer.console import describe
 from indexer.pipeline import Summary
 from search.console import emit, say
-from search.errors import PanlinguaError, SettingsError, SourceError
+from search.errors import EncoderMismatchError, PanlinguaError, SettingsError, SourceError
 from search.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -81,20 +82,29 @@ def follow(
     *,
     tell: Callable[[Summary], None],
 ) -> None:
-    """Ingest now and after every change. What fails is said, and tried again after the next one."""
-    _ingest(corpus, settings, encoder, tell)
-    for _ in changes:
-        _ingest(corpus, settings, encoder, tell)
+    """Ingest now and after every change. What fails is said, and tried again after the next one.
+
+    Where the index was encoded anew meanwhile, it is gone on with its new encoder, unless the settings name one.
+    """
+    from search.opening import load_own_encoder
+
+    for _ in chain([None], changes):
+        try:
+            try:
+                summary = _ingest(corpus, settings, encoder)
+            except EncoderMismatchError:
+                encoder = load_own_encoder(settings)
+                summary = _ingest(corpus, settings, encoder)
+        except PanlinguaError as error:
+            say(f"error: {error} Watching goes on.")
+            continue
+        if summary.documents or summary.removed or summary.read:
+            tell(summary)
 
 
-def _ingest(corpus: Path, settings: Settings, encoder: Encoder, tell: Callable[[Summary], None]) -> None:
+def _ingest(corpus: Path, settings: Settings, encoder: Encoder) -> Summary:
     from indexer import build, token_vectors
 
-    try:
-        summary = build.ingest(corpus, settings, encoder=encoder, wait_s=_WAIT_S)
-        token_vectors.refresh_token_store(settings, wanted=None, encoder=encoder)
-    except PanlinguaError as error:
-        say(f"error: {error} Watching goes on.")
-        return
-    if summary.documents or summary.removed or summary.read:
-        tell(summary)
+    summary = build.ingest(corpus, settings, encoder=encoder, wait_s=_WAIT_S)
+    token_vectors.refresh_token_store(settings, wanted=None, encoder=encoder)
+    return summary

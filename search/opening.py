@@ -7,12 +7,13 @@ import hashlib
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.balance import LanguageMap
-from search.errors import EncoderError, IndexNotFoundError
+from search.errors import EncoderError, IndexNotFoundError, SettingsError
 from search.fold import FAMILIES, Families, vectors_origin
 from search.index import SHARD, IndexFolder
 from search.manifest import IndexManifest, parse_manifest
@@ -21,9 +22,13 @@ from search.store.base import VectorStore
 from search.token_store import TOKEN_STORE, TokenStore
 
 if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+
     from search.encoder import Encoder
 
 _SERVER_POLL_S = 2.0
+BEGUN = "begun"
+"""Kept with a server's collection: the manifest as it was when shards began to fill it."""
 
 
 @dataclass(frozen=True)
@@ -58,38 +63,70 @@ def open_index(settings: Settings) -> OpenIndex:
     return _open_server(settings) if settings.store else _open_embedded(settings.index_folder)
 
 
-def load_own_encoder(settings: Settings, manifest: IndexManifest | None = None, *, fresh: bool = False) -> Encoder:
-    """The encoder that the settings name; where they name none, the one that the index was built with.
+def name_own_encoder(settings: Settings, manifest: IndexManifest | None = None, *, fresh: bool = False) -> Settings:
+    """The settings, and where they name no encoder that which the index was built with.
 
     Args:
         settings: Where the index is, and what was asked for.
-        manifest: The index's; None: that of the embedded index, if there is one.
+        manifest: The index's; None: it is looked for.
         fresh: The index will be made anew: the one that is there decides nothing.
+    """
+    if "encoder" in settings.model_fields_set or fresh:
+        return settings
+    manifest = manifest or _own_manifest(settings)
+    return settings.model_copy(update={"encoder": manifest.encoder}) if manifest else settings
+
+
+def load_own_encoder(settings: Settings, manifest: IndexManifest | None = None, *, fresh: bool = False) -> Encoder:
+    """The encoder of `name_own_encoder`.
 
     Raises:
         EncoderError: It cannot be found, read or run.
     """
     from search.encoder import load_encoder
 
-    name = settings.encoder
-    if "encoder" not in settings.model_fields_set and not fresh:
-        folder = IndexFolder(settings.index_folder)
-        if manifest is None and not settings.store and folder.current_number() is not None:
-            manifest = folder.current().manifest
-        name = manifest.encoder if manifest else name
+    named = name_own_encoder(settings, manifest, fresh=fresh)
     try:
         return load_encoder(
-            name, backend=settings.backend, threads=settings.threads, cache_dir=settings.encoders_folder
+            named.encoder, backend=named.backend, threads=named.threads, cache_dir=named.encoders_folder
         )
     except EncoderError as error:
-        if manifest is None or name == settings.encoder:
+        if named.encoder == settings.encoder:
             raise
         raise EncoderError(f"{error} The index was built with that one: name its folder with --encoder.") from error
 
 
+def _own_manifest(settings: Settings) -> IndexManifest | None:
+    """What the index says of itself, also while shards of a server's collection are not merged; None: there is none."""
+    if not settings.store:
+        folder = IndexFolder(settings.index_folder)
+        return folder.current().manifest if folder.current_number() is not None else None
+    from search.store.server import read_metadata
+
+    client, name = connect_index(settings)
+    with closing(client):
+        metadata = read_metadata(client, name)
+    stated = metadata.get("manifest", metadata.get(BEGUN))
+    return parse_manifest(stated, name) if stated else None
+
+
 def collection_name(settings: Settings) -> str:
-    """Name of the server's collection for this index."""
+    """What this index is called on a server: an alias, which points at its collection."""
     return f"panlingua-{settings.index_folder.name}"
+
+
+def connect_index(settings: Settings) -> tuple[QdrantClient, str]:
+    """A client for the server of the settings, and what the index is called there.
+
+    Raises:
+        SettingsError: No server is named.
+        StoreError: The URL is not one.
+    """
+    from search.store.server import connect
+
+    if not settings.store:
+        raise SettingsError("name the server with --store URL or PANLINGUA_STORE")
+    return connect(settings.store, settings.api_key), collection_name(settings)
 
 
 def server_folder(settings: Settings) -> Path:
@@ -156,16 +193,17 @@ def _open_embedded(path: Path) -> OpenIndex:
 
 
 def _open_server(settings: Settings) -> OpenIndex:
-    from search.store.server import ServerStore, collection_exists, connect, read_metadata
+    from search.store.server import ServerStore, find_collection, read_metadata
 
-    client, name = connect(settings.store or "", settings.api_key), collection_name(settings)
-    metadata = read_metadata(client, name) if collection_exists(client, name) else {}
+    client, name = connect_index(settings)
+    collection = find_collection(client, name) or name  # looked up once: another may become the index at any moment
+    metadata = read_metadata(client, collection)
     if "manifest" not in metadata:
         client.close()
         message = f"there is no index {name!r} on {settings.store}; make one with `indexer ingest FOLDER --store URL`"
         raise IndexNotFoundError(message)
     manifest, language_map = read_server_metadata(metadata, f"{name} on {settings.store}")
-    store = ServerStore(client, name, manifest.dimension)
+    store = ServerStore(client, collection, manifest.dimension)
 
     looked_at = time.monotonic()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -257,28 +257,97 @@ def connect(url: str, api_key: str | None = None, *, timeout_s: int = 60) -> Qdr
         raise StoreError(f"{url!r} is no URL of a Qdrant server; give one such as http://localhost:6333") from error
 
 
-def collection_exists(client: QdrantClient, collection: str) -> bool:
-    """Whether the server has this collection."""
-    with _explained("look for", collection):
-        return bool(client.collection_exists(collection))
+def find_collection(client: QdrantClient, name: str) -> str | None:
+    """The collection that an index is in: the one that the alias `name` points at, or one of this very name.
+
+    Returns:
+        Its own name; None where there is none.
+    """
+    with _explained("look for", name):
+        found = _aliases(client).get(name)
+        return found or (name if client.collection_exists(name) else None)
 
 
-def drop_collection(client: QdrantClient, collection: str) -> None:
-    """Delete a collection with everything in it."""
-    with _explained("delete", collection):
-        client.delete_collection(collection)
+def collections_of(client: QdrantClient, name: str) -> dict[int, str]:
+    """All collections that were made for the index `name`, by their number."""
+    with _explained("look for", name):
+        found = [description.name for description in client.get_collections().collections]
+    numbers = {collection: collection.removeprefix(f"{name}@") for collection in found}
+    return {
+        int(number): collection for collection, number in numbers.items()
+        if number != collection and number.isdecimal()
+    }  # fmt: skip
 
 
-def read_metadata(client: QdrantClient, collection: str) -> dict[str, Any]:
-    """Plain values kept with a collection."""
+def next_collection(client: QdrantClient, name: str) -> str:
+    """The name of a further collection for the index `name`, which becomes that index by `move_alias`."""
+    return f"{name}@{max(collections_of(client, name), default=0) + 1}"
+
+
+def create_like(client: QdrantClient, name: str, collection: str, dimension: int) -> ServerStore:
+    """A further collection for the index `name`, in as many shards and copies as `collection` is."""
+    with _explained("read", collection):
+        found = client.get_collection(collection).config.params
+    further = next_collection(client, name)
+    return ServerStore(client, further, dimension, shards=found.shard_number, replicas=found.replication_factor)
+
+
+def move_alias(client: QdrantClient, name: str, collection: str) -> None:
+    """Make `collection` the index `name`, in one step; a collection of this very name, without an alias, is dropped."""
+    if find_collection(client, name) == name:
+        drop_collections(client, [name])
+    with _explained("switch to", collection):
+        made = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=collection, alias_name=name))
+        gone = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=name))
+        client.update_collection_aliases([gone, made] if name in _aliases(client) else [made])
+
+
+def open_collection(client: QdrantClient, name: str, dimension: int) -> ServerStore:
+    """The collection of the index `name`, made where there is none; several processes may do so at once."""
+    found = find_collection(client, name)
+    if found is not None:
+        return ServerStore(client, found, dimension)
+    first = f"{name}@1"
+    try:
+        store = ServerStore(client, first, dimension)
+    except StoreError:  # another process may have made it in the same moment
+        with _explained("look for", first):
+            if not client.collection_exists(first):
+                raise
+        store = ServerStore(client, first, dimension)
+    move_alias(client, name, first)
+    return store
+
+
+def drop_index(client: QdrantClient, name: str) -> None:
+    """Delete every collection of the index `name` with everything in it."""
+    drop_collections(client, {*collections_of(client, name).values(), find_collection(client, name) or name})
+
+
+def drop_collections(client: QdrantClient, collections: Iterable[str]) -> None:
+    """Delete collections with everything in them."""
+    for collection in collections:
+        with _explained("delete", collection):
+            client.delete_collection(collection)
+
+
+def read_metadata(client: QdrantClient, name: str) -> dict[str, Any]:
+    """Plain values kept with the collection of the index `name`; none where there is no such collection."""
+    collection = find_collection(client, name)
+    if collection is None:
+        return {}
     with _explained("read", collection):
         return dict(client.get_collection(collection).config.metadata or {})
 
 
-def write_metadata(client: QdrantClient, collection: str, metadata: dict[str, Any]) -> None:
-    """Keep plain values with a collection."""
-    with _explained("write to", collection):
-        client.update_collection(collection, metadata=metadata)
+def write_metadata(client: QdrantClient, name: str, metadata: dict[str, Any]) -> None:
+    """Keep plain values with the collection of the index `name`."""
+    with _explained("write to", name):
+        client.update_collection(find_collection(client, name) or name, metadata=metadata)
+
+
+def _aliases(client: QdrantClient) -> dict[str, str]:
+    return {str(alias.alias_name): str(alias.collection_name) for alias in client.get_aliases().aliases}
 
 
 @contextmanager

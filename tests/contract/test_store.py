@@ -24,7 +24,7 @@ from search.store import edge
 from search.store.base import Ranked, VectorStore, search_with_ties
 from search.store.edge import EdgeStore, make_reader_view
 from search.store.payload import from_payload, to_payload
-from search.store.server import ServerStore, connect, drop_collection, read_metadata, write_metadata
+from search.store.server import ServerStore, connect, drop_collections, read_metadata, write_metadata
 
 DIMENSION, COUNT = 16, 300
 LANGS = ("de", "fr", "ja", "ar", "und")
@@ -81,7 +81,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStor
         made = ServerStore(client, f"test-{uuid.uuid4().hex}", DIMENSION)
     yield made
     if request.param == "server" and isinstance(made, ServerStore):
-        drop_collection(made.client, made.collection)
+        drop_collections(made.client, [made.collection])
     made.close()
 
 

@@ -57,6 +57,21 @@ def make_app(client: QdrantClient) -> FastAPI:
         with lock:
             return answer(client.delete_collection(name))
 
+    @app.get("/collections")
+    def collections() -> dict[str, Any]:
+        with lock:
+            return answer(client.get_collections().model_dump(mode="json"))
+
+    @app.get("/aliases")
+    def aliases() -> dict[str, Any]:
+        with lock:
+            return answer(client.get_aliases().model_dump(mode="json"))
+
+    @app.post("/collections/aliases")
+    def change_aliases(body: models.ChangeAliasesOperation) -> dict[str, Any]:
+        with lock:
+            return answer(client.update_collection_aliases(body.actions))
+
     @app.put("/collections/{name}/index")
     def index(name: str) -> dict[str, Any]:
         return answer({"operation_id": 0, "status": "completed"})

@@ -24,7 +24,7 @@ from search.api.service import Service
 from search.encoder.encoding import TokenVectors
 from search.settings import Settings, load_settings
 from tests.conftest import FakeEncoder
-from tests.integration.test_ingest import FILES
+from tests.integration.indexes import FILES
 
 READ, WRITE, EMBED, METRICS = (f"{name}-secret-of-enough-characters" for name in ("read", "write", "embed", "metrics"))
 INDEXER = "import search.encoder; from tests.conftest import FakeEncoder; " \

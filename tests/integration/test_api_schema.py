@@ -20,8 +20,8 @@ from search.api.keys import Scope, load_keys
 from search.api.service import Service
 from search.settings import load_settings
 from tests.conftest import FakeEncoder
+from tests.integration.indexes import FILES
 from tests.integration.test_api import TokenEncoder
-from tests.integration.test_ingest import FILES
 
 pytestmark = pytest.mark.slow
 BY_MEANING = [positive_data_acceptance]

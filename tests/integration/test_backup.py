@@ -10,13 +10,12 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from qdrant_client import QdrantClient
 
 from indexer import build
 from indexer.backup import CONTENTS, backup, restore, verify
-from indexer.reindex import PREVIOUS, WORK, reindex, roll_back
+from indexer.passages import PREVIOUS, WORK
+from indexer.reindex import reindex, roll_back
 from indexer.transfer import pull, push
 from search.engine import Engine
 from search.errors import (
@@ -30,38 +29,9 @@ from search.errors import (
 from search.files import allocated_bytes
 from search.index import IndexFolder
 from search.opening import server_folder
-from search.records import Vectors
-from search.results import Mode
-from search.settings import Settings, load_settings
+from search.settings import Settings
 from tests.conftest import FakeEncoder
-from tests.integration.test_ingest import FILES
-
-QUESTIONS = ("Sauerteig Mehl", "温泉に入る前に", "الشاي مع النعناع", "चाय दूध अदरक", "ข้าวให้นุ่ม", "moon pulls 🌊")
-Answers = list[tuple[str, float]]
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    for name, text in FILES.items():
-        path = tmp_path / "corpus" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    settings = load_settings(home=tmp_path / "home", index="notes")
-    build.ingest(tmp_path / "corpus", settings, encoder=FakeEncoder())  # type: ignore[arg-type]
-    return settings
-
-
-def answers(settings: Settings, encoder: FakeEncoder | None = None) -> Answers:
-    engine = Engine(settings, encoder or FakeEncoder())  # type: ignore[arg-type]
-    try:
-        found = [engine.search(q, k=20, mode=mode) for q in QUESTIONS for mode in Mode]
-        return [(hit.document_id, round(hit.score, 4)) for result in found for hit in result.hits]
-    finally:
-        engine.close()
-
-
-def other(settings: Settings, name: str) -> Settings:
-    return settings.model_copy(update={"index": name})
+from tests.integration.indexes import FILES, FailsAfter, Killed, OtherEncoder, answers, other
 
 
 def add_file(settings: Settings, name: str, text: str) -> None:
@@ -182,16 +152,6 @@ def test_a_link_in_a_backup_is_refused(settings: Settings, tmp_path: Path) -> No
         restore(other(settings, "copy"), file)
 
 
-@pytest.fixture
-def server(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings with a server that lives in this process."""
-    client = QdrantClient(":memory:")
-    monkeypatch.setattr(client, "close", lambda: None)
-    for module in ("search.store.server", "indexer.transfer", "indexer.build"):
-        monkeypatch.setattr(f"{module}.connect", lambda *_args, **_options: client)
-    return settings.model_copy(update={"store": "http://server:6333"})
-
-
 def test_an_index_goes_to_a_server_and_back_without_encoding(settings: Settings, server: Settings) -> None:
     before = answers(settings)
     push(server)
@@ -241,38 +201,6 @@ def test_a_server_must_be_named_and_have_the_index(settings: Settings, server: S
         pull(other(server, "none"))
     with pytest.raises(IndexNotFoundError):
         push(other(server, "none"))
-
-
-class OtherEncoder(FakeEncoder):
-    """Another space, of other vectors and another length."""
-
-    name, fingerprint, dimension, address = "other", "other-1", 48, "other"
-
-    def encode_queries(self, texts: list[str]) -> Vectors:
-        wide = FakeEncoder.encode_queries(_WIDE, texts)
-        vectors = wide[:, :48] + 0.5 * np.roll(wide[:, 16:], 7, axis=1)
-        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
-
-
-_WIDE = FakeEncoder()
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
-class FailsAfter(OtherEncoder):
-    """Stops the run after some batches."""
-
-    def __init__(self, batches: int) -> None:
-        super().__init__()
-        self.batches = batches
-
-    def encode_documents(self, texts: list[str]) -> Vectors:
-        if self.batches == 0:
-            raise Killed
-        self.batches -= 1
-        return super().encode_documents(texts)
 
 
 def test_another_encoder_answers_as_if_it_had_ingested(settings: Settings, tmp_path: Path) -> None:
@@ -331,7 +259,7 @@ def test_a_roll_back_that_was_cut_off_is_made_again(settings: Settings, monkeypa
 def test_a_reindex_that_was_cut_off_goes_on(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("indexer.reindex._BATCH", 2)
+    monkeypatch.setattr("indexer.passages.BATCH", 2)
     before = answers(settings)
     with pytest.raises(Killed):
         reindex(settings, FailsAfter(2))
@@ -351,7 +279,7 @@ def test_a_reindex_that_was_cut_off_goes_on(
 
 
 def test_a_reindex_starts_over_when_the_index_changed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.reindex._BATCH", 2)
+    monkeypatch.setattr("indexer.passages.BATCH", 2)
     with pytest.raises(Killed):
         reindex(settings, FailsAfter(2))
     add_file(settings, "neu.txt", "Moos wächst im Schatten.")

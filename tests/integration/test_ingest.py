@@ -45,16 +45,7 @@ from search.results import Mode
 from search.settings import Settings, load_settings
 from search.store.edge import EdgeStore
 from tests.conftest import FakeEncoder
-
-FILES = {
-    "de/Brot.md": "# Brot backen\n\nSauerteig braucht Zeit, Mehl und Wasser, dann geht der Teig langsam auf.",
-    "fr/vélo.txt": "Pour réparer une roue de vélo, il faut d'abord démonter le pneu et trouver le trou.",
-    "ja/温泉.txt": "温泉に入る前に体をよく洗いましょう。タオルを湯船に入れてはいけません。",
-    "ar/شاي.txt": "يُشرب الشاي ساخنا مع النعناع والسكر في أكواب صغيرة بعد الطعام.",
-    "hi/चाय.txt": "चाय बनाने के लिए पानी उबालें, फिर दूध, अदरक और चीनी डालें।",
-    "th/ข้าว.txt": "หุงข้าวให้นุ่มต้องล้างข้าวก่อนแล้วใส่น้ำให้พอดี",
-    "en/tides.txt": "The tide rises twice a day because the moon pulls on the sea 🌊.",
-}
+from tests.integration.indexes import FILES
 
 
 @pytest.fixture
@@ -302,8 +293,7 @@ def test_a_server_collection_is_filled_in_place(
 ) -> None:
     client = QdrantClient(":memory:")
     monkeypatch.setattr(client, "close", lambda: None)
-    for module in ("indexer.build", "search.store.server"):
-        monkeypatch.setattr(f"{module}.connect", lambda _url, _key: client)
+    monkeypatch.setattr("search.store.server.connect", lambda _url, _key: client)
     settings = load_settings(home=tmp_path / "home", index="docs", store="http://localhost:6333")
     with monkeypatch.context() as patch:
         for module in ("indexer.build", "search.engine"):
@@ -414,10 +404,10 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(tmp_path: Path, setting
         rounds += 1
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
         assert process.stdout is not None
-        process.stdout.readline()
+        said = process.stdout.readline()
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
-        finished = "finished" in process.stdout.read()
+        finished = "finished" in said + process.stdout.read()
         process.wait()
         delay *= 1.2
         assert rounds < 50

@@ -29,12 +29,12 @@ from search.errors import (
     SourceError,
 )
 from search.manifest import IndexManifest
-from search.opening import open_index, server_folder
+from search.opening import connect_index, open_index, server_folder
 from search.settings import Settings, load_settings
-from search.store.server import ServerStore, connect, drop_collection
+from search.store.server import connect, drop_index, open_collection
 from tests.conftest import FakeEncoder
 from tests.integration import qdrant_standin
-from tests.integration.test_ingest import FILES
+from tests.integration.indexes import FILES
 
 OF = 4
 
@@ -223,7 +223,7 @@ def test_a_collection_that_was_dropped_is_begun_anew(
 ) -> None:
     all_shards(corpus, settings, fake_encoder)
     merge_shards(settings)
-    drop_collection(connect(settings.store or ""), "panlingua-docs")
+    drop_index(connect(settings.store or ""), "panlingua-docs")
     assert sum(summary.read for summary in all_shards(corpus, settings, fake_encoder)) == len(FILES) + 18 + 2
     merge_shards(settings)
     assert_same(settings, whole(corpus, settings, fake_encoder))
@@ -233,7 +233,7 @@ def test_documents_that_the_store_lost_are_read_again(
     corpus: Path, settings: Settings, fake_encoder: FakeEncoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     all_shards(corpus, settings, fake_encoder)
-    with closing(ServerStore(connect(settings.store or ""), "panlingua-docs", fake_encoder.dimension)) as store:
+    with closing(open_collection(*connect_index(settings), fake_encoder.dimension)) as store:
         store.delete_documents(["de/Brot.md"])
     merge_shards(settings)
     assert "1 document not whole in the collection" in caplog.text

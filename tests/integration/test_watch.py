@@ -11,11 +11,13 @@ import pytest
 
 from indexer import build
 from indexer.pipeline import Summary
+from indexer.reindex import reindex
 from indexer.watch_command import follow, watch_folder
 from search.engine import Engine
 from search.errors import StoreError
 from search.settings import Settings, load_settings
 from tests.conftest import FakeEncoder
+from tests.integration.indexes import OtherEncoder
 
 LONGEST_S = 60.0
 
@@ -103,6 +105,25 @@ def test_an_ingest_that_fails_is_told_and_tried_again_with_the_next_change(
     follow(corpus, settings, FakeEncoder(), changes(), tell=told.append)  # type: ignore[arg-type]
     assert [summary.documents for summary in told] == [1]
     assert capsys.readouterr().err.count("the disk is full. Watching goes on.") == 2
+
+
+def test_an_index_that_was_encoded_anew_is_gone_on_with(
+    corpus: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[Summary] = []
+
+    def changes() -> Iterator[object]:
+        reindex(settings, OtherEncoder())
+        (corpus / "чай.txt").write_text("Чёрный чай заваривают кипятком.", encoding="utf-8")
+        yield "first"
+        reindex(settings, FakeEncoder())  # which nobody can load here: an error, and watching goes on
+        (corpus / "چای.txt").write_text("چای سبز را با آب داغ دم کنید.", encoding="utf-8")
+        yield "second"
+
+    monkeypatch.setattr("search.opening.load_own_encoder", lambda _settings: OtherEncoder())
+    follow(corpus, settings, FakeEncoder(), changes(), tell=told.append)  # type: ignore[arg-type]
+    assert [(summary.read, summary.unchanged) for summary in told] == [(1, 0), (1, 1)]
+    assert "Watching goes on." in capsys.readouterr().err
 
 
 def test_nothing_is_told_when_nothing_changed(corpus: Path, settings: Settings) -> None:
