@@ -291,8 +291,14 @@ def remove(settings: Settings, names: list[str] | None, *, wait_s: float = 0.0) 
         with folder.beside_unfinished():
             try:
                 with open_workspace(settings, folder, None, False, None) as space:
-                    removed = remove_documents(space.store, space.ledger, names)
-                    manifest = finish(space, opened.manifest.encoder, opened.manifest.encoder_fingerprint)
+                    known = opened.manifest
+                    try:
+                        removed = remove_documents(space.store, space.ledger, names)
+                    except SourceError:
+                        if settings.store and space.ledger.totals() != (known.documents, known.chunks):
+                            finish(space, known.encoder, known.encoder_fingerprint)  # a removal was cut off at its end
+                        raise
+                    manifest = finish(space, known.encoder, known.encoder_fingerprint)
             except SourceError:
                 folder.discard()
                 raise
@@ -356,17 +362,28 @@ def open_server(settings: Settings, encoder: Encoder | None, fresh: bool) -> Wor
         check_encoder(manifest, encoder)
     path.parent.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(path)
-    if manifest is not None and ledger.meta("encoder_fingerprint") != manifest.encoder_fingerprint:
-        (path.parent / OFFSETS).unlink(missing_ok=True)  # another machine encoded the collection anew
-        remember_manifest(ledger, manifest)
-    language_map = language_map or load_or_fit_map(path.parent, ledger, encoder)
-    store = open_collection(client, name, int(ledger.meta("dimension") or 0))
-    space = Workspace(path.parent, store, ledger, language_map, manifest)
-    if not _words_are_current(ledger, manifest):
-        for batch in _batches(store):
-            store.upsert([replace(point, sparse=_words_of(point)) for point in batch])
-        ledger.set_meta("lexical_version", str(LEXICAL_VERSION))
+    try:
+        if manifest is not None and ledger.meta("encoder_fingerprint") != manifest.encoder_fingerprint:
+            _adopt(path.parent, ledger, manifest, encoder)
+        language_map = language_map or load_or_fit_map(path.parent, ledger, encoder)
+        store = open_collection(client, name, int(ledger.meta("dimension") or 0))
+        space = Workspace(path.parent, store, ledger, language_map, manifest)
+        if not _words_are_current(ledger, manifest):
+            for batch in _batches(store):
+                store.upsert([replace(point, sparse=_words_of(point)) for point in batch])
+            ledger.set_meta("lexical_version", str(LEXICAL_VERSION))
+    except BaseException:
+        ledger.close()
+        raise
     return space
+
+
+def _adopt(place: Path, ledger: Ledger, manifest: IndexManifest, encoder: Encoder | None) -> None:
+    """Go on with the collection as it is: this machine is new to it, or another one encoded it anew."""
+    (place / OFFSETS).unlink(missing_ok=True)
+    if encoder is not None:
+        keep_offsets(encoder, place)
+    remember_manifest(ledger, manifest)
 
 
 def server_ledger(settings: Settings) -> Path:
@@ -429,10 +446,10 @@ def remember_encoder(ledger: Ledger, encoder: Encoder) -> None:
 
 
 def remember_manifest(ledger: Ledger, manifest: IndexManifest) -> None:
-    """Write down in a ledger what the index says of its encoder."""
+    """Write down in a ledger what the index says of its vectors and words."""
     values = {
         "dimension": manifest.dimension, "encoder": manifest.encoder, "chunks_at_fit": manifest.chunks_at_fit,
-        "encoder_fingerprint": manifest.encoder_fingerprint,
+        "encoder_fingerprint": manifest.encoder_fingerprint, "lexical_version": manifest.lexical_version,
     }  # fmt: skip
     for key, value in values.items():
         ledger.set_meta(key, str(value))

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from search.errors import IndexFormatError, StoreError
+from search.errors import IndexFormatError, PanlinguaError, StoreError
 
 SCHEMA_VERSION = 1
 UNFINISHED = -1
@@ -75,7 +75,7 @@ class Ledger:
                 self._db.executescript(SCHEMA)
             found = self.meta("schema")
         except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
+            raise self._explained(error) from error
         if found is None:
             self.set_meta("schema", str(SCHEMA_VERSION))
         elif found != str(SCHEMA_VERSION):
@@ -89,7 +89,7 @@ class Ledger:
             if not self._read_only:
                 self._db.execute("PRAGMA journal_mode=DELETE")
         except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
+            raise self._explained(error) from error
         finally:
             self._db.close()
 
@@ -186,7 +186,9 @@ class Ledger:
         rows = self._read("SELECT source, skipped FROM files WHERE skipped IS NOT NULL ORDER BY source")
         return [(str(source), str(reason)) for source, reason in rows]
 
-    def _damaged(self, error: sqlite3.Error) -> IndexFormatError:
+    def _explained(self, error: sqlite3.Error) -> PanlinguaError:
+        if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return StoreError(f"the ledger {self.path} is in use by another process; run it again when that has ended")
         return IndexFormatError(
             f"the ledger {self.path} is damaged ({error}). Run `indexer ingest FOLDER --fresh` to build it again."
         )
@@ -195,7 +197,7 @@ class Ledger:
         try:
             return self._db.execute(statement, values).fetchall()
         except sqlite3.DatabaseError as error:
-            raise self._damaged(error) from error
+            raise self._explained(error) from error
 
     def _write(self, statement: str, values: tuple[object, ...]) -> None:
         self._write_many(statement, [values])
@@ -208,11 +210,10 @@ class Ledger:
         except sqlite3.DatabaseError as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            if not isinstance(error, sqlite3.OperationalError):
-                raise self._damaged(error) from error
-            raise StoreError(
-                f"cannot write the ledger {self.path}: {error}. Free some disk space and run it again."
-            ) from error
+            if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+                message = f"cannot write the ledger {self.path}: {error}. Free some disk space and run it again."
+                raise StoreError(message) from error
+            raise self._explained(error) from error
 
 
 def _text(value: str) -> str:

@@ -364,6 +364,7 @@ class Ingest:
                 "If it should be empty, run `indexer remove --all`; otherwise check that the folder is mounted."
             )
         for row in gone:
+            mark_unfinished(self.ledger, row)
             self._remove(self.ledger.documents_of(row.source))
             if row.size == UNFINISHED:
                 self._remove_leftovers(row.source)
@@ -410,21 +411,40 @@ def remove_documents(store: VectorStore, ledger: Ledger, names: list[str] | None
     for name in [""] if names is None else names:
         matches = [row.source for row in ledger.iter_files(name) if row.source == name or name[-1:] in ("/", "")]
         found = {document: source for source in matches for document in ledger.documents_of(source)}
-        row = ledger.document(name)
-        found |= {row.id: row.source} if row else {}
+        found |= _of_document(name, store, ledger)
+        for source in matches:
+            if (file := ledger.file(source)) and file.size == UNFINISHED:  # an interrupted run may have left some
+                found |= _in_store("source", source, store)
         if not found and names is not None:
             raise SourceError(f"no document, file or folder {name!r} in the index; `indexer status --files` lists them")
         chosen |= found
+    sources = set(chosen.values())
+    for file in map(ledger.file, sources):
+        if file is not None:
+            mark_unfinished(ledger, file)
     ledger.drop_documents(list(chosen))
     store.delete_documents(list(chosen))
-    for source in set(chosen.values()):
-        file = ledger.file(source)
+    store.flush()
+    for source in sources:
         if not ledger.documents_of(source):
             ledger.drop_file(source)
-        elif file is not None:
-            ledger.put_file(replace(file, size=UNFINISHED, digest=""))  # so that the next ingest reads it, as promised
-    store.flush()
     return list(chosen)
+
+
+def mark_unfinished(ledger: Ledger, file: FileRow) -> None:
+    """Have the next ingest read a file again, or remove what is left of it, whatever becomes of this run."""
+    ledger.put_file(replace(file, size=UNFINISHED, digest=""))
+
+
+def _of_document(name: str, store: VectorStore, ledger: Ledger) -> dict[str, str]:
+    """The document of this id with its file, also one of which an interrupted removal left chunks only."""
+    row = ledger.document(name)
+    return {row.id: row.source} if row else _in_store("document_id", name, store) if name else {}
+
+
+def _in_store(field: str, value: str, store: VectorStore) -> dict[str, str]:
+    points = store.iter_points(filter=Filter((Match(field, (value,)),)))
+    return {point.chunk.document_id: point.chunk.source for point in points}
 
 
 def file_digest(path: Path) -> str:

@@ -82,9 +82,10 @@ def roll_back(settings: Settings, *, wait_s: float) -> IndexManifest:
     with _changing(settings, wait_s) as (client, name, current):
         place = server_folder(settings)
         aside, previous = _aside(place), place / PREVIOUS
-        if _collection_of(aside) is not None and _collection_of(previous) == current:
-            _keep(place, aside)  # a roll-back was killed when all but this was done
         kept = _collection_of(previous)
+        if kept == current and _collection_of(aside) is not None:
+            _keep(place, aside)  # a roll-back was cut off when all but this was done
+            return _manifest_of(client, current)
         if kept is None or kept == current or find_collection(client, kept) != kept:
             raise IndexNotFoundError(
                 f"{place} keeps no earlier state of {name!r}; the machine that ran `indexer reindex` does, if any"
@@ -93,8 +94,11 @@ def roll_back(settings: Settings, *, wait_s: float) -> IndexManifest:
         copy_side_files(previous, place)  # before the alias: files are read again rather than believed to be there
         move_alias(client, name, kept)
         _keep(place, aside)
-        manifest, _ = read_server_metadata(read_metadata(client, kept), name)
-    return manifest
+        return _manifest_of(client, kept)
+
+
+def _manifest_of(client: QdrantClient, collection: str) -> IndexManifest:
+    return read_server_metadata(read_metadata(client, collection), collection)[0]
 
 
 @contextmanager

@@ -184,7 +184,6 @@ def _is_in_step(path: Path, manifest: IndexManifest) -> bool:
 def _write_rows(ledger: Ledger, store: VectorStore, manifest: IndexManifest) -> None:
     """A ledger from what the chunks say: documents that are complete, files that have to be read again."""
     remember_manifest(ledger, manifest)
-    ledger.set_meta("lexical_version", str(manifest.lexical_version))
     chunks: dict[str, int] = {}
     sources: dict[str, str] = {}
     for row in store.iter_fields(("document_id", "source")):

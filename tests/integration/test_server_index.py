@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
+from itertools import count
+from typing import Any
 
 import pytest
 from qdrant_client import QdrantClient
+from qdrant_client.http.exceptions import ResponseHandlingException
 
 from indexer import build
 from indexer.passages import WORK
 from indexer.reindex import reindex, roll_back
 from indexer.transfer import pull, push
 from search.engine import Engine
-from search.errors import EncoderMismatchError, IndexNotFoundError, SettingsError, StoreError
+from search.errors import EncoderMismatchError, IndexNotFoundError, PanlinguaError, SettingsError, StoreError
 from search.opening import connect_index, load_own_encoder, name_own_encoder, open_index, server_folder
 from search.settings import Settings
 from search.store.server import ServerStore, collections_of, find_collection, read_metadata, write_metadata
@@ -152,11 +156,10 @@ def test_a_roll_back_that_was_cut_off_is_made_again(
         patched.setattr(f"indexer.reindex_server.{step}", kill)
         with pytest.raises(Killed):
             roll_back(filled)
-    if step == "_keep":  # the old state is back by then; a second roll-back undoes it
+    if step == "_keep":  # the old state is back by then
         assert answers(filled) == before
-        assert roll_back(filled).encoder == "other"
     else:
-        assert ingest(filled, OtherEncoder())[0] in (0, len(FILES))
+        assert ingest(filled, OtherEncoder()) == (0, len(FILES))
     assert roll_back(filled).encoder == "fake"
     assert answers(filled) == before
     assert ingest(filled) == (0, len(FILES))
@@ -253,3 +256,83 @@ def test_a_pull_after_a_reindex_brings_the_new_vectors(filled: Settings) -> None
     pull(filled, replace=True)
     embedded = filled.model_copy(update={"store": None})
     assert answers(embedded, OtherEncoder()) == answers(filled, OtherEncoder())
+
+
+class Cut:
+    """A client whose connection breaks with its `calls`-th call, before the server has it or after it was done."""
+
+    def __init__(self, client: QdrantClient, done_first: bool) -> None:
+        self.client, self.left, self.done_first = client, -1, done_first
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.client, name)
+        return partial(self._call, found) if callable(found) and name != "close" else found
+
+    def _call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        self.left -= 1
+        if self.left != 0:
+            return method(*arguments, **named)
+        if self.done_first:
+            method(*arguments, **named)
+        raise ResponseHandlingException(ConnectionError("connection reset by peer"))
+
+
+DONE_BEFORE = {
+    "ingest": (), "roll back": (), "push": (),
+    "reindex": ("the index has the encoder other already; name another with --encoder",),
+    "remove": (f"no document, file or folder {sorted(FILES)[0]!r} in the index; `indexer status --files` lists them",),
+}  # fmt: skip
+"""What a job says that did all of its work the last time, where the connection broke with the answer."""
+
+
+def outcome_of(job: Callable[[], object]) -> str:
+    """What went wrong."""
+    try:
+        job()
+    except PanlinguaError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("done_first", [False, True], ids=["before", "behind"])
+@pytest.mark.parametrize("job", ["ingest", "remove", "reindex", "roll back", "push"])
+def test_a_connection_that_breaks_at_any_call_loses_and_doubles_nothing(
+    server: Settings, job: str, done_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.pipeline.BATCH_CHUNKS", 2)
+    push(server)
+    corpus = server.home.parent / "corpus"
+    gone, *kept = sorted(FILES)
+    if job == "roll back":
+        reindex(server, OtherEncoder())
+    if job == "ingest":
+        (corpus / gone).unlink()
+        for number in range(5):
+            (corpus / f"新{number}.txt").write_text(f"苔は日陰に{number}育つ。", encoding="utf-8")
+        kept += [f"新{number}.txt" for number in range(5)]
+    jobs: dict[str, Callable[[], object]] = {
+        "ingest": lambda: build.ingest(corpus, server, encoder=FakeEncoder()),  # type: ignore[arg-type]
+        "remove": lambda: build.remove(server, [gone]),
+        "reindex": lambda: reindex(server, OtherEncoder()),
+        "roll back": lambda: roll_back(server),
+        "push": lambda: push(server, replace=True),
+    }
+    expected = {"ingest": set(kept), "remove": set(kept)}.get(job, set(FILES))
+    cut = Cut(client_of(server), done_first)
+    monkeypatch.setattr("search.store.server.connect", lambda *_arguments, **_options: cut)
+    for calls in count(1):
+        cut.left = calls
+        message = outcome_of(jobs[job])
+        if cut.left > 0 or message in DONE_BEFORE[job]:
+            break
+        assert "Check that the server runs" in message
+        cut.left = -1
+        with closing(open_index(server)) as opened:
+            found = [point.chunk.document_id for point in opened.store.iter_points()]
+        assert len(found) == len(set(found))
+        assert set(FILES) & expected <= set(found)
+    cut.left = -1
+    assert calls > 5
+    with closing(open_index(server)) as opened:
+        assert {point.chunk.document_id for point in opened.store.iter_points()} == expected
+        assert opened.manifest.documents == len(expected)
