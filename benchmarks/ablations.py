@@ -1,0 +1,225 @@
+"""The claims of "Retrofitting Small Multilingual Models for Retrieval" (arXiv 2510.14274), tried at a small scale.
+
+    python -m benchmarks.ablations --data TRAIN --eval EVAL --work FOLDER [--steps 100] [--arms NAME ...]
+
+Every arm trains the base encoder for as many steps by a recipe that differs in one thing:
+
+    scale 1k | 4k | 16k | all           how many rows there are, of all data of the recipe retrofit-e5-small
+    negatives 0 | 1 | 4 | 8             mined hard negatives of a query, natural questions in six languages
+    one|many tasks, few|many languages  8,000 rows: retrieval or all tasks; in Japanese, Chinese and English or in all
+
+Rows whose texts are in an evaluation set are left out. Then all are judged in float32 on the same sets and queries. What
+is in FOLDER is not made again, so that an interrupted measurement goes on. Writes results/ablations.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from benchmarks.records import ROOT, describe_run, write_rows
+from search.encoder import load_encoder
+from search.settings import load_settings
+from training.data.schema import RetrievalRow, Row, row_langs
+from training.mining import MiningOptions, mine_negatives
+from training.prepare import fraction, prepare
+from training.recipe import Data, Objective, Recipe, load_recipe
+
+BASE = "retrofit-e5-small"
+SEED = 7
+FEW = ("ja", "zh", "en")
+DIVERSE_ROWS = 8_000
+QUESTIONS = ("amqa", "arcd", "cmrc2018", "drcd", "facqa", "iapp-wiki-qa")
+MINED_ROWS, MOST_NEGATIVES, MARGIN = 1_500, 8, 0.015
+SETS = ("debian-faq", "amqa-test", "arcd-test", "tquad-dev", "drcd-test", "sts17")
+FIGURES = ("map@100", "own@10", "same_ndcg@10", "ndcg@10", "spearman_cross")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What one encoder is trained on: rows at the most, tasks and languages (none: all), negatives of a query."""
+
+    rows: int | None = None
+    tasks: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    negatives: int | None = None
+
+
+ARMS = {
+    **{
+        f"scale {name}": Arm(rows=rows) for name, rows in {"1k": 1_000, "4k": 4_000, "16k": 16_000, "all": None}.items()
+    },
+    **{f"negatives {number}": Arm(negatives=number) for number in (0, 1, 4, 8)},
+    "one task, few languages": Arm(DIVERSE_ROWS, ("retrieval",), FEW),
+    "one task, many languages": Arm(DIVERSE_ROWS, ("retrieval",)),
+    "many tasks, few languages": Arm(DIVERSE_ROWS, (), FEW),
+    "many tasks, many languages": Arm(DIVERSE_ROWS),
+}
+
+
+def write_data(arm: Arm, options: argparse.Namespace, folder: Path) -> list[Row]:
+    """Write an arm's rows, which are returned."""
+    recipe = load_recipe(BASE)
+    rows = mined(options) if arm.negatives is not None else all_rows(recipe, arm, options)
+    if arm.tasks:
+        rows = [row for row in rows if row.task in arm.tasks]
+    rows = sorted(rows, key=lambda row: fraction(row.model_dump_json(), SEED))[: arm.rows]
+    folder.mkdir(parents=True, exist_ok=True)
+    for task, dataset in {(row.task.value, row.dataset) for row in rows}:
+        chosen = [row for row in rows if (row.task.value, row.dataset) == (task, dataset)]
+        write_jsonl(folder / f"{task}.{dataset}.jsonl.gz", chosen)
+    return rows
+
+
+def all_rows(recipe: Recipe, arm: Arm, options: argparse.Namespace) -> list[Row]:
+    """What the recipe would train on."""
+    data = recipe.data.model_copy(update={"languages": arm.languages, "dev_share": 0.0})
+    prepared = prepare(data, options.data, held_out=options.eval, seed=SEED)
+    return [row for rows in prepared.rows.values() for row in rows]
+
+
+def mined(options: argparse.Namespace) -> list[Row]:
+    """Natural questions with hard negatives, mined once with the base encoder."""
+    recipe, found = load_recipe(BASE), list[Row]()
+    data = recipe.data.model_copy(update={"limit": MINED_ROWS, "dev_share": 0.0})
+    missing = [name for name in QUESTIONS if not (options.work / f"mined-{name}.jsonl.gz").exists()]
+    if missing:
+        encoder = load_encoder(recipe.base, cache_dir=load_settings().encoders_folder)
+        rows = prepare(data, options.data, held_out=options.eval, seed=SEED).rows
+        for name in missing:
+            questions = [row for row in rows[name] if isinstance(row, RetrievalRow)]
+            choice = MiningOptions(per_query=MOST_NEGATIVES, max_share=1.0, margin=MARGIN)
+            kept = [row for row in mine_negatives(questions, encoder, options=choice).rows if row.negatives]
+            write_jsonl(options.work / f"mined-{name}.jsonl.gz", kept)
+    for name in QUESTIONS:
+        with gzip.open(options.work / f"mined-{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
+            found += [
+                row
+                for line in lines
+                if len((row := RetrievalRow.model_validate_json(line)).negatives) >= MOST_NEGATIVES
+            ]
+    return found
+
+
+def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
+    """Write rows, all or nothing."""
+    partial = path.with_suffix(".part")
+    with gzip.open(partial, "wt", encoding="utf-8") as file:
+        file.writelines(row.model_dump_json() + "\n" for row in rows)
+    partial.rename(path)
+
+
+def recipe_of(name: str, arm: Arm, rows: Sequence[Row], steps: int) -> Recipe:
+    """The recipe of an arm: the shipped one's streams, as far as the arm has data for them."""
+    base = load_recipe(BASE)
+    streams = list(base.streams)
+    if arm.negatives is not None:
+        questions = {"negatives": arm.negatives, "batch_size": 8, "datasets": QUESTIONS, "weight": 0.5}
+        streams = [
+            streams[0].model_copy(update={"batch_size": 32, "weight": 0.5}), streams[2].model_copy(update=questions),
+        ]  # fmt: skip
+    elif arm.rows == DIVERSE_ROWS:
+        streams = [stream.model_copy(update={"negatives": 0}) for stream in streams[1:]]
+    held = {(row.task.value, row.dataset) for row in rows}
+    streams = [
+        stream for stream in streams
+        if stream.objective is Objective.NEUTRAL
+        or any(task == stream.objective and fnmatch(name, glob) for task, name in held for glob in stream.datasets)
+    ]  # fmt: skip
+    same = {"steps": steps, "evaluate_every": 0, "checkpoint_every": steps, "keep_checkpoints": 1, "matryoshka": ()}
+    return base.model_copy(update={
+        "name": file_name(name), "streams": tuple(streams), "training": base.training.model_copy(update=same),
+        "data": Data(files=("*.jsonl.gz",), dev_share=0.0),
+    })  # fmt: skip
+
+
+def train(name: str, arm: Arm, options: argparse.Namespace) -> dict[str, Any]:
+    """Train an arm's encoder, unless it is there; returns what it was trained on."""
+    folder = options.work / file_name(name)
+    done = folder / "done.json"
+    if done.exists():
+        return dict(json.loads(done.read_text(encoding="utf-8")))
+    rows = write_data(arm, options, folder / "data")
+    recipe = folder / "recipe.toml"
+    recipe.write_text(
+        tomli_w.dumps(json.loads(recipe_of(name, arm, rows, options.steps).model_dump_json(exclude_none=True)))
+    )
+    started = time.monotonic()
+    call("run", str(recipe), "--data", str(folder / "data"), "--out", str(folder / "run"), "--resume")
+    seconds = round(time.monotonic() - started)
+    call("export", str(folder / "run"), "--out", str(folder / "encoder"))
+    found = {
+        "arm": name, "steps": options.steps, "rows": len(rows), "tasks": len({row.task for row in rows}),
+        "languages": len({lang for row in rows for lang in row_langs(row)}), "seconds": seconds,
+    }  # fmt: skip
+    done.write_text(json.dumps(found), encoding="utf-8")
+    return found
+
+
+def judge(encoder: str, options: argparse.Namespace) -> dict[str, float]:
+    """The figures of an encoder, by set."""
+    sets = [part for name in SETS for part in ("--sets", name)]
+    said = call(
+        "evaluate", encoder, "--data", str(options.eval), *sets, "--limit", str(options.limit), "--json",
+        "--backend", "openvino-f32", "--cache", str(options.work / "vectors"),
+    )  # fmt: skip
+    rows = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    return {
+        f"{row['set']} {row['figure']}": round(row["value"], 4)
+        for row in rows if row["figure"] in FIGURES and row["value"] is not None
+    }  # fmt: skip
+
+
+def call(*arguments: str) -> str:
+    """Run `training`; returns its output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "training.cli", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    if done.returncode:
+        sys.exit(f"`training {' '.join(arguments)}` failed; run it again, what is done is kept")
+    return done.stdout
+
+
+def file_name(name: str) -> str:
+    """The arm's name as that of a file."""
+    return name.replace(",", "").replace(" ", "-")
+
+
+def main() -> None:
+    """Train and judge every arm; what was judged before is not judged again."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--eval", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--limit", type=int, default=200, help="queries of a set")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="NAME")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    run = describe_run(f"python -m benchmarks.ablations --steps {options.steps} --limit {options.limit}")
+    for name in ("base", *options.arms):
+        kept = options.work / file_name(name) / "judged.json"
+        if kept.exists():
+            continue
+        trained = {"arm": name} if name == "base" else train(name, ARMS[name], options)
+        encoder = load_recipe(BASE).base if name == "base" else str(kept.parent / "encoder")
+        row = {**trained, **judge(encoder, options)}
+        print(row, flush=True)
+        write_rows("ablations", run, [row])
+        kept.parent.mkdir(exist_ok=True)
+        kept.write_text(json.dumps(row), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
