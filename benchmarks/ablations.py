@@ -8,8 +8,8 @@ Every arm trains the base encoder for as many steps by a recipe that differs in 
     negatives 0 | 1 | 4 | 8             mined hard negatives of a query, natural questions in six languages
     one|many tasks, few|many languages  8,000 rows: retrieval or all tasks; in Japanese, Chinese and English or in all
 
-Rows whose texts are in an evaluation set are left out. Then all are judged in float32 on the same sets and queries. What
-is in FOLDER is not made again, so that an interrupted measurement goes on. Writes results/ablations.jsonl.
+Rows whose texts are in an evaluation set are left out. Then all are judged in float32 on the same sets and queries.
+What is in FOLDER is not made again, so that an interrupted measurement goes on. Writes results/ablations.jsonl.
 """
 
 from __future__ import annotations
@@ -57,9 +57,10 @@ class Arm:
 
 
 ARMS = {
-    **{
-        f"scale {name}": Arm(rows=rows) for name, rows in {"1k": 1_000, "4k": 4_000, "16k": 16_000, "all": None}.items()
-    },
+    "scale 1k": Arm(rows=1_000),
+    "scale 4k": Arm(rows=4_000),
+    "scale 16k": Arm(rows=16_000),
+    "scale all": Arm(),
     **{f"negatives {number}": Arm(negatives=number) for number in (0, 1, 4, 8)},
     "one task, few languages": Arm(DIVERSE_ROWS, ("retrieval",), FEW),
     "one task, many languages": Arm(DIVERSE_ROWS, ("retrieval",)),
@@ -104,12 +105,8 @@ def mined(options: argparse.Namespace) -> list[Row]:
             write_jsonl(options.work / f"mined-{name}.jsonl.gz", kept)
     for name in QUESTIONS:
         with gzip.open(options.work / f"mined-{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
-            found += [
-                row
-                for line in lines
-                if len((row := RetrievalRow.model_validate_json(line)).negatives) >= MOST_NEGATIVES
-            ]
-    return found
+            found += map(RetrievalRow.model_validate_json, lines)
+    return [row for row in found if isinstance(row, RetrievalRow) and len(row.negatives) >= MOST_NEGATIVES]
 
 
 def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
@@ -152,9 +149,8 @@ def train(name: str, arm: Arm, options: argparse.Namespace) -> dict[str, Any]:
         return dict(json.loads(done.read_text(encoding="utf-8")))
     rows = write_data(arm, options, folder / "data")
     recipe = folder / "recipe.toml"
-    recipe.write_text(
-        tomli_w.dumps(json.loads(recipe_of(name, arm, rows, options.steps).model_dump_json(exclude_none=True)))
-    )
+    chosen = recipe_of(name, arm, rows, options.steps).model_dump_json(exclude_none=True)
+    recipe.write_text(tomli_w.dumps(json.loads(chosen)), encoding="utf-8")
     started = time.monotonic()
     call("run", str(recipe), "--data", str(folder / "data"), "--out", str(folder / "run"), "--resume")
     seconds = round(time.monotonic() - started)
@@ -183,9 +179,8 @@ def judge(encoder: str, options: argparse.Namespace) -> dict[str, float]:
 
 def call(*arguments: str) -> str:
     """Run `training`; returns its output."""
-    done = subprocess.run(
-        [sys.executable, "-m", "training.cli", *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "training.cli", *arguments]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"`training {' '.join(arguments)}` failed; run it again, what is done is kept")
     return done.stdout
