@@ -3,8 +3,9 @@
     python -m benchmarks.fuzz [TARGET ...] [--seconds 60]
 
 Targets: the syntax of queries, words, manifests, ledgers, and the reader of each format, without the child process that
-guards it. They begin with the bundled corpus. A target fails when an input raises anything else, crashes the process,
-takes over 20 seconds or over 3 GB. Such inputs are kept in the folder named at the end. Writes results/fuzz.jsonl.
+guards it. They begin with the questions and documents of the bundled corpus, or with files as tests make them. A target
+fails when an input raises anything else, crashes the process, takes over 20 seconds or over 3 GB. Such inputs are kept
+in the folder named at the end. Writes results/fuzz.jsonl.
 """
 
 from __future__ import annotations
@@ -16,30 +17,28 @@ import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import closing, suppress
+from importlib import import_module
 from pathlib import Path
 
 from benchmarks.records import ROOT, describe_run, write_rows
+from tests.unit import made_files
 
 SLOW_S, MOST_MB, MOST_BYTES = 20, 3000, 65_536
 FORMATS = ("md", "html", "pdf", "docx", "epub", "eml", "rtf", "odt", "pptx", "xlsx", "csv", "jsonl")
 OTHERS = ("query", "words", "manifest", "ledger")
 INSTRUMENTED = [
-    "indexer",
-    "search",
-    "docx",
-    "pptx",
-    "openpyxl",
-    "striprtf",
-    "html_text",
-    "ebooklib",
-    "email",
-    "zipfile",
-]
+    "indexer", "search", "markitdown", "mammoth", "pptx", "openpyxl", "striprtf", "email", "zipfile", "bs4",
+]  # fmt: skip
+READERS = ("plain", "markdown", "office", "opendocument", "pdf", "mail", "rich")
 Target = Callable[[bytes], None]
 
 
 def target_of(name: str, folder: Path) -> Target:
     """What is done with each input; imports happen here, so that they are instrumented."""
+    for reader in READERS:
+        import_module(f"indexer.extract.{reader}")
+    import_module("markitdown.converters")  # which the readers import as they need them
+
     from indexer.extract import DOCUMENT_FORMATS, extract
     from indexer.ledger import DocumentRow, Ledger
     from indexer.sources import ReadOptions, iter_documents
@@ -100,6 +99,10 @@ def fuzz(name: str, arguments: list[str]) -> None:
 def seeds_of(name: str, folder: Path) -> None:
     """Copy what the fuzzer begins with: documents of the format, else questions in many scripts."""
     found = sorted((ROOT / "corpus" / "documents").rglob(f"*.{name}"))
+    if make := getattr(made_files, f"make_{name}", None):
+        found.append(
+            make(folder / "made", ["Moos wächst im Schatten.", "苔は日陰に育つ。", "الطحلب ينمو في الظل."])
+        )
     texts = [path.read_bytes() for path in found] or (ROOT / "corpus" / "queries.jsonl").read_bytes().splitlines()
     if name == "ledger":
         from indexer.ledger import Ledger

@@ -43,7 +43,7 @@ def multiply(index: str, target: Path, copies: int, noise: float) -> int:
             for number in range(copies):
                 batch: list[Point] = []
                 for point in source.store.iter_points(with_vectors=True):
-                    batch.append(copy_of(point, number, noise if number else 0.0, rng))
+                    batch.append(copy_of(point, number, noise, rng) if number else point)
                     if len(batch) == UPSERT_BATCH:
                         store.upsert(batch)
                         batch = []

@@ -10,23 +10,32 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from indexer.chunking import ChunkOptions, passage_text
 from indexer.documents import Skipped
 from indexer.ledger import FileRow, Ledger
-from indexer.pipeline import Ingest, IngestOptions, Progress, Summary, count_unchanged, remove_documents
+from indexer.pipeline import REMOVING, Ingest, IngestOptions, Progress, Summary, count_unchanged, remove_documents
 from indexer.roots import names_below
+from indexer.side_files import (
+    SHARDS,
+    find_offsets,
+    follow_collection,
+    forget_side_files,
+    keep_offsets,
+    remember_collection,
+    remember_manifest,
+)
 from indexer.sources import iter_documents, iter_files
 from indexer.translations import digests_of, update_families
-from search.balance import OFFSETS_FILE, LanguageMap, LanguageOffsets, LanguageSums, fit_language_map, load_offsets
+from search.balance import LanguageMap, LanguageSums, fit_language_map, load_offsets
 from search.engine import check_encoder
-from search.errors import EncoderMismatchError, IndexNotFoundError, SettingsError, SourceError
+from search.errors import EncoderMismatchError, IndexNotFoundError, SettingsError, SourceError, StoreError
 from search.files import allocated_bytes
 from search.fold import FAMILIES, has_families, vectors_origin
 from search.index import LANGUAGE_MAP, LEDGER, OFFSETS, SHARD, IndexFolder
@@ -67,22 +76,8 @@ REFIT_GROWTH = 1.5
 READ_BATCH = 4 * UPSERT_BATCH
 RELEASE_POINTS = 8 * READ_BATCH
 """After reading so many points their pages are let go; in the order of ids, nearly each is on pages of its own."""
-SHARDS = "shards"
-"""Folder beside a ledger with the ledgers of shards that are not merged yet."""
 ROOTS = "roots"
 """Kept with a server's collection: the ingested folders."""
-
-
-class OffsetsEncoder(Protocol):
-    """An encoder that may bring language offsets in its folder."""
-
-    @property
-    def fingerprint(self) -> str:
-        """What tells it from others."""
-
-    @property
-    def folder(self) -> Path | None:
-        """Where it was loaded from."""
 
 
 @dataclass
@@ -295,8 +290,8 @@ def remove(settings: Settings, names: list[str] | None, *, wait_s: float = 0.0) 
                     try:
                         removed = remove_documents(space.store, space.ledger, names)
                     except SourceError:
-                        if settings.store and space.ledger.totals() != (known.documents, known.chunks):
-                            finish(space, known.encoder, known.encoder_fingerprint)  # a removal was cut off at its end
+                        if settings.store and space.ledger.meta(REMOVING):  # one was cut off at its end
+                            finish(space, known.encoder, known.encoder_fingerprint)
                         raise
                     manifest = finish(space, known.encoder, known.encoder_fingerprint)
             except SourceError:
@@ -351,52 +346,44 @@ def open_building(folder: IndexFolder, encoder: Encoder | None, fresh: bool, cor
 def open_server(settings: Settings, encoder: Encoder | None, fresh: bool) -> Workspace:
     """A collection changes in place; its ledger is kept in the home folder of whoever ingests."""
     client, name = connect_index(settings)
-    path = server_ledger(settings)
-    if fresh:
-        drop_index(client, name)
-    if fresh or find_collection(client, name) is None:
-        forget_ledgers(settings)
-    metadata = read_metadata(client, name)
-    manifest, language_map = read_server_metadata(metadata, name) if "manifest" in metadata else (None, None)
-    if manifest is not None and encoder is not None:
-        check_encoder(manifest, encoder)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ledger = Ledger(path)
-    try:
-        if manifest is not None and ledger.meta("encoder_fingerprint") != manifest.encoder_fingerprint:
-            _adopt(path.parent, ledger, manifest, encoder)
-        language_map = language_map or load_or_fit_map(path.parent, ledger, encoder)
+    place = server_folder(settings)
+    with ExitStack() as on_error:
+        on_error.callback(client.close)
+        if fresh:
+            drop_index(client, name)
+        collection = find_collection(client, name)
+        if collection is None:
+            forget_side_files(place)
+        metadata = read_metadata(client, collection) if collection else {}
+        manifest, language_map = read_server_metadata(metadata, name) if "manifest" in metadata else (None, None)
+        if manifest is not None and encoder is not None:
+            check_encoder(manifest, encoder)
+        if collection is not None:
+            follow_collection(place, metadata, manifest, find_offsets(encoder) if encoder else None)
+        place.mkdir(parents=True, exist_ok=True)
+        ledger = Ledger(place / LEDGER)
+        on_error.callback(ledger.close)
+        if manifest is not None and ledger.meta("encoder_fingerprint") is None:
+            remember_manifest(ledger, manifest)
+            if encoder is not None:
+                keep_offsets(encoder, place)
+        language_map = language_map or load_or_fit_map(place, ledger, encoder)
         store = open_collection(client, name, int(ledger.meta("dimension") or 0))
-        space = Workspace(path.parent, store, ledger, language_map, manifest)
+        if collection not in (None, store.collection):
+            raise StoreError(f"another machine has just given {name!r} another collection; run this again")
+        remember_collection(ledger, store.metadata)
+        space = Workspace(place, store, ledger, language_map, manifest)
         if not _words_are_current(ledger, manifest):
             for batch in _batches(store):
                 store.upsert([replace(point, sparse=_words_of(point)) for point in batch])
             ledger.set_meta("lexical_version", str(LEXICAL_VERSION))
-    except BaseException:
-        ledger.close()
-        raise
+        on_error.pop_all()
     return space
-
-
-def _adopt(place: Path, ledger: Ledger, manifest: IndexManifest, encoder: Encoder | None) -> None:
-    """Go on with the collection as it is: this machine is new to it, or another one encoded it anew."""
-    (place / OFFSETS).unlink(missing_ok=True)
-    if encoder is not None:
-        keep_offsets(encoder, place)
-    remember_manifest(ledger, manifest)
 
 
 def server_ledger(settings: Settings) -> Path:
     """Where whoever ingests into a server's collection keeps its ledger."""
     return server_folder(settings) / LEDGER
-
-
-def forget_ledgers(settings: Settings) -> None:
-    """Remove what was written down of a collection that is gone."""
-    path = server_ledger(settings)
-    for suffix in ("", "-wal", "-shm"):  # a log that a kill left would bring the old rows back
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    shutil.rmtree(path.parent / SHARDS, ignore_errors=True)
 
 
 def require_merged(settings: Settings) -> None:
@@ -406,8 +393,8 @@ def require_merged(settings: Settings) -> None:
         SettingsError: `indexer merge` has to come first.
     """
     client, name = connect_index(settings)
-    metadata = read_metadata(client, name)
-    client.close()
+    with closing(client):
+        metadata = read_metadata(client, name)
     if (server_folder(settings) / SHARDS).exists() or (BEGUN in metadata and "manifest" not in metadata):
         raise SettingsError(
             f"shards of {name!r} were ingested and not merged. Finish them and run `indexer merge --store URL`, "
@@ -445,24 +432,6 @@ def remember_encoder(ledger: Ledger, encoder: Encoder) -> None:
     ledger.set_meta("encoder_fingerprint", encoder.fingerprint)
 
 
-def remember_manifest(ledger: Ledger, manifest: IndexManifest) -> None:
-    """Write down in a ledger what the index says of its vectors and words."""
-    values = {
-        "dimension": manifest.dimension, "encoder": manifest.encoder, "chunks_at_fit": manifest.chunks_at_fit,
-        "encoder_fingerprint": manifest.encoder_fingerprint, "lexical_version": manifest.lexical_version,
-    }  # fmt: skip
-    for key, value in values.items():
-        ledger.set_meta(key, str(value))
-
-
-def keep_offsets(encoder: OffsetsEncoder, path: Path) -> LanguageOffsets | None:
-    """The encoder's language offsets, of which the index at `path` keeps a copy."""
-    offsets = load_offsets(encoder.fingerprint, encoder.folder and encoder.folder / OFFSETS_FILE)
-    if offsets is not None:
-        offsets.save(path / OFFSETS)
-    return offsets
-
-
 def finish(space: Workspace, encoder_name: str, fingerprint: str) -> IndexManifest:
     """Refine the language map, build the search structures, find translations, write down what the index holds now."""
     chunks = space.store.count()
@@ -480,14 +449,13 @@ def finish(space: Workspace, encoder_name: str, fingerprint: str) -> IndexManife
         language_map=space.language_map,
         origin=vectors_origin(fingerprint, space.language_map.fingerprint),
     )
-    documents, _ = space.ledger.totals()
     moment = now()
     manifest = IndexManifest(
         encoder=encoder_name,
         encoder_fingerprint=fingerprint,
         dimension=space.store.dimension,
         map_fingerprint=space.language_map.fingerprint,
-        documents=documents,
+        documents=_count_documents(space, chunks),
         chunks=chunks,
         languages=dict(space.store.facet("lang", limit=1000)),
         chunks_at_fit=fitted_at,
@@ -497,9 +465,21 @@ def finish(space: Workspace, encoder_name: str, fingerprint: str) -> IndexManife
         panlingua_version=version(),
     )
     if isinstance(space.store, ServerStore):
-        metadata = {**server_metadata(manifest, space.language_map), ROOTS: json.dumps(space.ledger.roots())}
+        space.store.flush()
+        known = read_metadata(space.store.client, space.store.collection)
+        roots = {**dict(json.loads(known.get(ROOTS, "[]"))), **dict(space.ledger.roots())}
+        metadata = {**server_metadata(manifest, space.language_map), ROOTS: json.dumps(list(roots.items()))}
         write_metadata(space.store.client, space.store.collection, metadata)
+    space.ledger.set_meta(REMOVING, "")
     return manifest
+
+
+def _count_documents(space: Workspace, chunks: int) -> int:
+    """As the ledger says, if it is about all of the index; others may write to a server's collection as well."""
+    documents, known = space.ledger.totals()
+    if known == chunks:
+        return documents
+    return len({row["document_id"] for row in space.store.iter_fields(("document_id",))})
 
 
 def _words_are_current(ledger: Ledger, manifest: IndexManifest | None = None) -> bool:

@@ -19,6 +19,9 @@ from search.errors import IndexFormatError, PanlinguaError, StoreError
 SCHEMA_VERSION = 1
 UNFINISHED = -1
 """Size of a file that is being read or has to be read again: what a kill leaves behind."""
+_NOT_ITS_FAULT = (
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM,
+)  # fmt: skip
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS roots (path TEXT PRIMARY KEY, prefix TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS files (
@@ -187,8 +190,14 @@ class Ledger:
         return [(str(source), str(reason)) for source, reason in rows]
 
     def _explained(self, error: sqlite3.Error) -> PanlinguaError:
-        if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        code = (getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR) & 0xFF  # without its finer grades
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return StoreError(f"the ledger {self.path} is in use by another process; run it again when that has ended")
+        if code in _NOT_ITS_FAULT:
+            return StoreError(
+                f"cannot read or write the ledger {self.path}: {error}. Is there room on the disk, and may it be "
+                "written? Then run it again."
+            )
         return IndexFormatError(
             f"the ledger {self.path} is damaged ({error}). Run `indexer ingest FOLDER --fresh` to build it again."
         )
@@ -210,9 +219,6 @@ class Ledger:
         except sqlite3.DatabaseError as error:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            if getattr(error, "sqlite_errorcode", None) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-                message = f"cannot write the ledger {self.path}: {error}. Free some disk space and run it again."
-                raise StoreError(message) from error
             raise self._explained(error) from error
 
 

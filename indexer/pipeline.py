@@ -35,6 +35,9 @@ from search.records import Chunk, Filter, Match, Point, Vectors
 from search.store.base import VectorStore
 
 BATCH_CHUNKS = 256
+_VALUES_AT_ONCE = 500
+REMOVING = "removing"
+"""Kept in a ledger while a removal is not finished."""
 REMEMBERED_PASSAGES = 10_000
 """Vectors kept so that repeated passages (licences, navigation) are seldom encoded again: 16 MB at 384 dimensions."""
 logger = logging.getLogger(__name__)
@@ -368,6 +371,9 @@ class Ingest:
             self._remove(self.ledger.documents_of(row.source))
             if row.size == UNFINISHED:
                 self._remove_leftovers(row.source)
+        if gone:
+            self.store.flush()
+        for row in gone:
             self.ledger.drop_file(row.source)
 
     def _remove_leftovers(self, source: str) -> None:
@@ -409,16 +415,15 @@ def remove_documents(store: VectorStore, ledger: Ledger, names: list[str] | None
     """
     chosen: dict[str, str] = {}
     for name in [""] if names is None else names:
-        matches = [row.source for row in ledger.iter_files(name) if row.source == name or name[-1:] in ("/", "")]
-        found = {document: source for source in matches for document in ledger.documents_of(source)}
+        matches = [row for row in ledger.iter_files(name) if row.source == name or name[-1:] in ("/", "")]
+        found = {document: row.source for row in matches for document in ledger.documents_of(row.source)}
         found |= _of_document(name, store, ledger)
-        for source in matches:
-            if (file := ledger.file(source)) and file.size == UNFINISHED:  # an interrupted run may have left some
-                found |= _in_store("source", source, store)
+        found |= _in_store("source", [row.source for row in matches if row.size == UNFINISHED], store)
         if not found and names is not None:
             raise SourceError(f"no document, file or folder {name!r} in the index; `indexer status --files` lists them")
         chosen |= found
     sources = set(chosen.values())
+    ledger.set_meta(REMOVING, "yes")
     for file in map(ledger.file, sources):
         if file is not None:
             mark_unfinished(ledger, file)
@@ -439,12 +444,17 @@ def mark_unfinished(ledger: Ledger, file: FileRow) -> None:
 def _of_document(name: str, store: VectorStore, ledger: Ledger) -> dict[str, str]:
     """The document of this id with its file, also one of which an interrupted removal left chunks only."""
     row = ledger.document(name)
-    return {row.id: row.source} if row else _in_store("document_id", name, store) if name else {}
+    return {row.id: row.source} if row else _in_store("document_id", [name] if name else [], store)
 
 
-def _in_store(field: str, value: str, store: VectorStore) -> dict[str, str]:
-    points = store.iter_points(filter=Filter((Match(field, (value,)),)))
-    return {point.chunk.document_id: point.chunk.source for point in points}
+def _in_store(field: str, values: Sequence[str], store: VectorStore) -> dict[str, str]:
+    """Documents of which the store has chunks with one of the values in a field, with their files."""
+    found: dict[str, str] = {}
+    for start in range(0, len(values), _VALUES_AT_ONCE):
+        filter = Filter((Match(field, tuple(values[start : start + _VALUES_AT_ONCE])),))
+        for row in store.iter_fields(("document_id", "source"), filter=filter):
+            found[str(row["document_id"])] = str(row["source"])
+    return found
 
 
 def file_digest(path: Path) -> str:

@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from indexer.build import SHARDS, count_if_unchanged, finish, fit_chunks, forget_ledgers, open_building
+from indexer.build import count_if_unchanged, finish, fit_chunks, open_building
 from indexer.ledger import Ledger
 from indexer.pipeline import IngestOptions, Progress, Summary
 from indexer.ray_workers import Finished, Job, ShardWorker, StoreWriter, ask
 from indexer.shard_jobs import begin, finish_merge, reconcile
 from indexer.shards import Shard, ShardLedgers, begun_splits
+from indexer.side_files import SHARDS, forget_side_files
 from indexer.sources import iter_files
 from search.errors import PanlinguaError, SettingsError
 from search.index import LEDGER, SHARD, IndexFolder, writing
@@ -128,9 +129,9 @@ def _into_server(run: _Run) -> Summary:
     settings = run.settings
     if run.fresh:
         client, name = connect_index(settings)
-        drop_index(client, name)
-        client.close()
-        forget_ledgers(settings)
+        with closing(client):
+            drop_index(client, name)
+        forget_side_files(server_folder(settings))
     ledgers = ShardLedgers(server_folder(settings), _split(server_folder(settings), run.crew.workers))
     language_map = begin(settings, run.encoder, run.corpus, ledgers, ledgers.shards)
     with ledgers.locks():

@@ -1,6 +1,6 @@
 """Give an index another encoder: its passages are encoded again beside the index, which serves until all is done.
 
-    INDEX/reindex/     vectors so far, of one generation and one encoder; a later run goes on with them
+    INDEX/reindex/     vectors so far, of one encoder; a later run goes on with them
     INDEX/previous/    the generation before the last reindex (hard links, as far as it was not changed since)
 
 A server's collection gets another beside it: `indexer.reindex_server`. The documents' files are not needed, since the
@@ -15,18 +15,20 @@ from contextlib import closing
 from pathlib import Path
 
 from indexer import reindex_server
-from indexer.build import keep_offsets, remember_manifest
 from indexer.ledger import Ledger
 from indexer.passages import (
     PREVIOUS,
     WORK,
     PassageEncoder,
+    PassageVectors,
     Progress,
     encode_passages,
     fit_map,
     renewed,
+    require_other_encoder,
     write_passages,
 )
+from indexer.side_files import keep_offsets, remember_manifest
 from indexer.translations import digests_of, update_families
 from search.errors import IndexNotFoundError, SettingsError
 from search.files import copy_tree
@@ -34,7 +36,6 @@ from search.fold import FAMILIES, vectors_origin
 from search.index import LANGUAGE_MAP, LEDGER, MANIFEST, SHARD, Generation, IndexFolder, writing
 from search.manifest import IndexManifest, read_manifest
 from search.opening import OpenIndex, open_index
-from search.records import Vectors
 from search.settings import Settings
 
 _REINDEX, _ROLL_BACK = "reindex", "roll back"
@@ -49,7 +50,7 @@ def reindex(
 ) -> IndexManifest:
     """Encode an index anew and make the outcome current; the state before is kept for `roll_back`.
 
-    A run that was cut off is gone on with, as long as the index did not change meanwhile.
+    A run that was cut off is gone on with.
 
     Raises:
         SettingsError: The index has this encoder already, or an ingest is not finished.
@@ -63,7 +64,9 @@ def reindex(
     with folder.write_lock(wait_s=wait_s), closing(open_index(settings)) as opened:
         generation = folder.current()
         _require_no_ingest(folder)
-        vectors = encode_passages(opened, encoder, folder.path / WORK, str(generation.number), progress)
+        require_other_encoder(opened.manifest, encoder)
+        vectors = PassageVectors(folder.path / WORK, encoder)
+        encode_passages(opened, vectors, progress)
         building = folder.begin(fresh=True, corpus=_REINDEX)
         with writing(building):
             manifest = _build(building, generation, opened, encoder, vectors)
@@ -101,14 +104,14 @@ def roll_back(settings: Settings, *, wait_s: float = 0.0) -> IndexManifest:
 
 
 def _build(
-    building: Path, generation: Generation, opened: OpenIndex, encoder: PassageEncoder, vectors: Vectors
+    building: Path, generation: Generation, opened: OpenIndex, encoder: PassageEncoder, vectors: PassageVectors
 ) -> IndexManifest:
     """Write the files of the new generation."""
     from search.store.edge import EdgeStore
 
-    language_map = fit_map(opened, keep_offsets(encoder, building), vectors)
+    language_map = fit_map(opened, keep_offsets(encoder, building), vectors, encoder.dimension)
     language_map.save(building / LANGUAGE_MAP)
-    manifest = renewed(opened.manifest, encoder, language_map, len(vectors))
+    manifest = renewed(opened.manifest, encoder, language_map, opened.manifest.chunks)
     shutil.copyfile(generation.path / LEDGER, building / LEDGER)
     with (
         closing(Ledger(building / LEDGER)) as ledger,

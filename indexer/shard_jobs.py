@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from indexer.build import (
     ROOTS,
-    SHARDS,
     Workspace,
     finish,
     first_map,
     fit_chunks,
-    forget_ledgers,
     open_server,
     remember_encoder,
 )
@@ -32,6 +30,14 @@ from indexer.ledger import UNFINISHED, DocumentRow, FileRow, Ledger
 from indexer.pipeline import Ingest, IngestOptions, PointSink, Progress, Summary
 from indexer.roots import names_below
 from indexer.shards import FINISHED, SCOPE, Scope, Shard, ShardLedgers, begun_splits, scope_of
+from indexer.side_files import (
+    SHARDS,
+    find_offsets,
+    follow_collection,
+    forget_side_files,
+    is_of,
+    remember_collection,
+)
 from indexer.sources import SourceFile, iter_files
 from search.balance import LanguageMap
 from search.engine import check_encoder
@@ -41,7 +47,7 @@ from search.lexical import LEXICAL_VERSION
 from search.manifest import IndexManifest, now
 from search.opening import BEGUN, connect_index, load_own_encoder, read_server_metadata, server_folder, server_metadata
 from search.settings import Settings, version
-from search.store.server import find_collection, open_collection, read_metadata, write_metadata
+from search.store.server import ServerStore, find_collection, open_collection, read_metadata, write_metadata
 from search.text import counted
 from search.words import prepare_words
 
@@ -109,6 +115,8 @@ def run_shard(
     from search.language import LanguageDetector
 
     ledger.set_meta(FINISHED, "")
+    if isinstance(store, ServerStore):
+        remember_collection(ledger, store.metadata)
     job = Ingest(
         store=store, ledger=ledger, encoder=encoder, detector=LanguageDetector(), language_map=language_map,
         options=options, progress=progress, owns=shard.owns,
@@ -192,20 +200,28 @@ def begin(
     """
     client, name = connect_index(settings)
     if find_collection(client, name) is None:
-        forget_ledgers(settings)
+        forget_side_files(server_folder(settings))
     metadata = read_metadata(client, name)
     manifest, language_map = _stated(metadata, name)
     if manifest is not None:
         check_encoder(manifest, encoder)
         _require_current_words(manifest, name)
+        follow_collection(server_folder(settings), metadata, manifest, find_offsets(encoder))
     roots = _known_roots(metadata, ledgers, name)
     found = ledgers.seed(shards, corpus, roots)
+    with closing(open_collection(*connect_index(settings), encoder.dimension)) as store:
+        made = store.metadata
     for shard in shards:
         with closing(Ledger(ledgers.path(shard))) as ledger:
             if ledger.meta("encoder_fingerprint") is None:
                 remember_encoder(ledger, encoder)
+                remember_collection(ledger, made)
+            elif not is_of(ledger, made):
+                raise SettingsError(
+                    f"shard {shard} was begun before the index was given another collection: remove "
+                    f"{ledgers.folder} and ingest the shards again"
+                )
     offered = language_map or first_map(encoder, ledgers.place(shards[0]))
-    open_collection(*connect_index(settings), encoder.dimension).close()
     if language_map is None:
         write_metadata(client, name, _begun(encoder, offered))
         _, language_map = _stated(read_metadata(client, name), name)  # another machine may have been faster

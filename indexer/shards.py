@@ -18,9 +18,9 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.build import SHARDS
 from indexer.ledger import Ledger
 from indexer.roots import folder_of, names_below
+from indexer.side_files import SHARDS
 from search.errors import SettingsError, StoreError
 from search.index import LEDGER, IndexFolder, writing
 

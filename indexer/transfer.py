@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
-from indexer.build import forget_ledgers, remember_manifest
 from indexer.ledger import UNFINISHED, DocumentRow, FileRow, Ledger
+from indexer.side_files import copy_side_files, forget_side_files, is_of, remember_collection, remember_manifest
 from indexer.translations import digests_of, update_families
 from search.balance import LanguageMap
 from search.errors import SettingsError, StoreError
@@ -22,11 +23,12 @@ from search.settings import Settings
 from search.store.base import VectorStore
 from search.store.server import (
     ServerStore,
+    add_collection,
     collections_of,
     drop_collections,
     find_collection,
     move_alias,
-    next_collection,
+    wait_until_indexed,
     write_metadata,
 )
 
@@ -34,6 +36,8 @@ Progress = Callable[[int, int], None]
 """Called with the chunks that were copied, and how many there are."""
 
 _BATCH = 1024
+READERS_NOTICE_S = 3.0
+"""Until what was there is dropped: readers look every other second whether they have the index."""
 
 
 def push(
@@ -61,18 +65,23 @@ def push(
         manifest, place = source.manifest, server_folder(settings)
         if find_collection(client, name) and not replace:
             raise SettingsError(f"the server has {name!r} already; give --replace to write over it")
-        collection = next_collection(client, name)
-        target = ServerStore(client, collection, manifest.dimension, shards=shards, replicas=replicas)
+        before = set(collections_of(client, name).values())
+        target = add_collection(client, name, manifest.dimension, shards=shards, replicas=replicas)
         try:
             _copy_points(source.store, target, manifest.chunks, progress)
-            write_metadata(client, collection, server_metadata(manifest, source.language_map))
+            write_metadata(client, target.collection, server_metadata(manifest, source.language_map))
+            wait_until_indexed(target)
         except BaseException:
-            drop_collections(client, [collection])
+            drop_collections(client, [target.collection])
             raise
-        forget_ledgers(settings)  # those of what was there, of which nothing is left in a moment
-        move_alias(client, name, collection)
+        forget_side_files(place)  # of what was there, of which nothing is left in a moment
+        move_alias(client, name, target.collection)
         copy_side_files(folder.current().path, place)
-        drop_collections(client, set(collections_of(client, name).values()) - {collection})
+        with closing(Ledger(place / LEDGER)) as ledger:
+            remember_collection(ledger, target.metadata)
+        if before:
+            time.sleep(READERS_NOTICE_S)
+        drop_collections(client, before)
     return manifest
 
 
@@ -129,18 +138,6 @@ def _batches(store: VectorStore) -> Iterator[list[Point]]:
         yield batch
 
 
-def copy_side_files(source: Path, target: Path) -> None:
-    """Ledger, translations and language map, as whoever ingests into a server keeps them."""
-    with writing(target):
-        target.mkdir(parents=True, exist_ok=True)
-        for suffix in ("", "-wal", "-shm"):  # a log that a kill left would bring the old rows back
-            (target / f"{LEDGER}{suffix}").unlink(missing_ok=True)
-        for name in (LEDGER, FAMILIES, LANGUAGE_MAP, OFFSETS):
-            (target / name).unlink(missing_ok=True)
-            if (source / name).exists():
-                shutil.copyfile(source / name, target / name)
-
-
 def _fill(
     building: Path,
     source: VectorStore,
@@ -153,7 +150,7 @@ def _fill(
     from search.store.edge import EdgeStore
 
     language_map.save(building / LANGUAGE_MAP)
-    in_step = _is_in_step(kept / LEDGER, manifest)
+    in_step = _is_in_step(kept / LEDGER, source, manifest)
     if in_step:
         shutil.copyfile(kept / LEDGER, building / LEDGER)
         if (kept / OFFSETS).exists():
@@ -172,13 +169,13 @@ def _fill(
             )  # fmt: skip
 
 
-def _is_in_step(path: Path, manifest: IndexManifest) -> bool:
-    """Whether there is a ledger, and another machine did not change or encode the server's index since."""
+def _is_in_step(path: Path, store: VectorStore, manifest: IndexManifest) -> bool:
+    """Whether there is a ledger, and another machine did not change the server's index since."""
     if not path.exists():
         return False
     with closing(Ledger(path)) as ledger:  # closing folds the log of an ingest that was killed into the file
-        same_encoder = ledger.meta("encoder_fingerprint") == manifest.encoder_fingerprint
-        return same_encoder and ledger.totals() == (manifest.documents, manifest.chunks)
+        same = isinstance(store, ServerStore) and is_of(ledger, store.metadata)
+        return same and ledger.totals() == (manifest.documents, manifest.chunks)
 
 
 def _write_rows(ledger: Ledger, store: VectorStore, manifest: IndexManifest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from search.encoder import Encoder
 
 _SERVER_POLL_S = 2.0
+_NUMBERED = re.compile(r"@\d+$")
 BEGUN = "begun"
 """Kept with a server's collection: the manifest as it was when shards began to fill it."""
 
@@ -111,8 +113,15 @@ def _own_manifest(settings: Settings) -> IndexManifest | None:
 
 
 def collection_name(settings: Settings) -> str:
-    """What this index is called on a server: an alias, which points at its collection."""
-    return f"panlingua-{settings.index_folder.name}"
+    """What this index is called on a server: an alias, which points at its collection.
+
+    Raises:
+        SettingsError: The index is called like a collection.
+    """
+    name = settings.index_folder.name
+    if _NUMBERED.search(name):
+        raise SettingsError(f"an index on a server cannot be called {name!r}: @ and a number are of its collections")
+    return f"panlingua-{name}"
 
 
 def connect_index(settings: Settings) -> tuple[QdrantClient, str]:
@@ -212,7 +221,8 @@ def _open_server(settings: Settings) -> OpenIndex:
         if time.monotonic() - looked_at < _SERVER_POLL_S:
             return False
         looked_at = time.monotonic()
-        return bool(read_metadata(client, name).get("manifest") != metadata["manifest"])
+        moved = find_collection(client, name) != collection
+        return moved or bool(read_metadata(client, collection).get("manifest") != metadata["manifest"])
 
     families = _families(server_folder(settings), manifest)
     tokens = TokenStore(token_store_path(settings), manifest.encoder_fingerprint)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -41,42 +44,41 @@ from search.store.payload import (
     to_payload,
 )
 
+logger = logging.getLogger(__name__)
+
+PURPOSE, INGEST, COPY = "purpose", "ingest", "copy"
+"""Kept with a collection: whether it is one to ingest into, or is filled before it becomes the index."""
+INDEXED_S = 3_600.0
 _SCROLL = 1000
 _FLOAT_BYTES = 4
 
 
 class ServerStore:
-    """One collection of a Qdrant server, created when it does not exist.
+    """One collection of a Qdrant server.
 
     Args:
         client: A connected client.
-        collection: Name of the collection.
+        collection: Name of the collection; see `make_collection`.
         dimension: Length of the dense vectors.
-        shards: Shards of a new collection in a cluster; None leaves it to the server.
-        replicas: Copies of each shard of a new collection.
+        index: Where the store is written to: what the index is called. `flush` then makes sure that the collection
+            still is this index and was not encoded anew meanwhile.
 
     Raises:
-        StoreError: The server cannot be reached, or the collection is of another shape.
+        StoreError: The server cannot be reached, has no such collection, or it is of another shape.
     """
 
-    def __init__(
-        self,
-        client: QdrantClient,
-        collection: str,
-        dimension: int,
-        *,
-        shards: int | None = None,
-        replicas: int | None = None,
-    ) -> None:
+    def __init__(self, client: QdrantClient, collection: str, dimension: int, *, index: str | None = None) -> None:
         self.client, self.collection, self._dimension = client, collection, dimension
         with self._explained("open"):
-            if not client.collection_exists(collection):
-                self._create(shards, replicas)
-            found = self._vector_size()
-            schema = client.get_collection(collection).payload_schema or {}
-        self._metadata_paths = {name for name in schema if name.startswith("metadata.")}
-        if found != dimension:
-            raise StoreError(f"the collection {collection!r} holds vectors of length {found}, not {dimension}")
+            found = client.get_collection(collection)
+        sizes = found.config.params.vectors
+        size = sizes[DENSE].size if isinstance(sizes, dict) and DENSE in sizes else None
+        if size != dimension:
+            raise StoreError(f"the collection {collection!r} holds vectors of length {size}, not {dimension}")
+        self._metadata_paths = {name for name in found.payload_schema or {} if name.startswith("metadata.")}
+        self._index = index
+        self.metadata = dict(found.config.metadata or {})
+        """What was kept with the collection when it was opened."""
 
     @property
     def dimension(self) -> int:
@@ -176,7 +178,16 @@ class ServerStore:
         return facet_with_ties(key, count, limit)
 
     def flush(self) -> None:
-        """Nothing to do: every write waits until the server has it."""
+        """See VectorStore. Every write waits until the server has it; here is made sure that it counts.
+
+        Raises:
+            StoreError: Another machine encoded the index anew, or replaced it.
+        """
+        if self._index is None:
+            return
+        current, metadata = find_collection(self.client, self._index), _metadata_of(self.client, self.collection)
+        if current != self.collection or epoch_of(metadata) != epoch_of(self.metadata):
+            raise StoreError(f"another machine encodes {self._index!r} anew, or has done so; run this again afterwards")
 
     def optimize(self) -> None:
         """Nothing to do: the server optimises by itself, beside the searches."""
@@ -212,34 +223,6 @@ class ServerStore:
     def _payloads(self, ids: list[str]) -> Mapping[str, Mapping[str, Any]]:
         with self._explained("read"):
             return {str(record.id): record.payload or {} for record in self.client.retrieve(self.collection, ids)}
-
-    def _create(self, shards: int | None, replicas: int | None) -> None:
-        quantization = models.ScalarQuantization(
-            scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
-        )
-        kilobytes = max(1, HNSW_FROM_POINTS * self._dimension * _FLOAT_BYTES // 1024)
-        self.client.create_collection(
-            self.collection,
-            vectors_config={
-                DENSE: models.VectorParams(
-                    size=self._dimension, distance=models.Distance.DOT, quantization_config=quantization
-                )
-            },
-            sparse_vectors_config={LEXICAL: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-            hnsw_config=models.HnswConfigDiff(m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT, full_scan_threshold=kilobytes),
-            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=kilobytes),
-            shard_number=shards,
-            replication_factor=replicas,
-        )
-        kinds = dict.fromkeys(KEYWORD_FIELDS, models.PayloadSchemaType.KEYWORD)
-        kinds |= dict.fromkeys(DATE_FIELDS, models.PayloadSchemaType.DATETIME)
-        for name, kind in kinds.items():
-            self.client.create_payload_index(self.collection, name, kind, wait=True)
-
-    def _vector_size(self) -> int | None:
-        vectors = self.client.get_collection(self.collection).config.params.vectors
-        dense = vectors.get(DENSE) if isinstance(vectors, dict) else None
-        return None if dense is None else int(dense.size)
 
     def _explained(self, verb: str) -> AbstractContextManager[None]:
         return _explained(verb, self.collection)
@@ -279,49 +262,77 @@ def collections_of(client: QdrantClient, name: str) -> dict[int, str]:
     }  # fmt: skip
 
 
-def next_collection(client: QdrantClient, name: str) -> str:
-    """The name of a further collection for the index `name`, which becomes that index by `move_alias`."""
-    return f"{name}@{max(collections_of(client, name), default=0) + 1}"
+def open_collection(client: QdrantClient, name: str, dimension: int) -> ServerStore:
+    """The collection of the index `name` to write to, made where there is none; several processes may do so at once."""
+    found = find_collection(client, name)
+    if found is None:
+        found = f"{name}@1"
+        with _explained("look for", found):
+            there = client.collection_exists(found)
+        if not (there or _create(client, found, dimension, {PURPOSE: INGEST})):
+            there = True
+        if there and read_metadata(client, found).get(PURPOSE) != INGEST:
+            raise StoreError(
+                f"the server has {found!r}, which is no index: a push may be under way, or was cut off. Wait for it, "
+                "push again, or give --fresh to remove it."
+            )
+        _create_field_indexes(client, found)
+        move_alias(client, name, found)
+    return ServerStore(client, found, dimension, index=name)
 
 
-def create_like(client: QdrantClient, name: str, collection: str, dimension: int) -> ServerStore:
+def add_collection(
+    client: QdrantClient, name: str, dimension: int, *, shards: int | None = None, replicas: int | None = None
+) -> ServerStore:
+    """A further collection for the index `name`, which becomes that index by `move_alias`."""
+    number = max(collections_of(client, name), default=1)  # the first is that of an ingest
+    made = False
+    while not made:
+        number += 1
+        made = _create(client, f"{name}@{number}", dimension, {PURPOSE: COPY}, shards=shards, replicas=replicas)
+    _create_field_indexes(client, f"{name}@{number}")
+    return ServerStore(client, f"{name}@{number}", dimension)
+
+
+def add_like(client: QdrantClient, name: str, collection: str, dimension: int) -> ServerStore:
     """A further collection for the index `name`, in as many shards and copies as `collection` is."""
     with _explained("read", collection):
         found = client.get_collection(collection).config.params
-    further = next_collection(client, name)
-    return ServerStore(client, further, dimension, shards=found.shard_number, replicas=found.replication_factor)
+    return add_collection(
+        client, name, dimension, shards=found.shard_number or None, replicas=found.replication_factor or None
+    )
+
+
+def wait_until_indexed(store: ServerStore, *, limit_s: float = INDEXED_S) -> None:
+    """Wait until the server has built what it searches a collection by, or it takes too long."""
+    end = time.monotonic() + limit_s
+    while time.monotonic() < end:
+        with _explained("look at", store.collection):
+            if store.client.get_collection(store.collection).status is not models.CollectionStatus.YELLOW:
+                return
+        time.sleep(1.0)
+    logger.warning("the server still builds the graph of %s; searches are slow until it has", store.collection)
 
 
 def move_alias(client: QdrantClient, name: str, collection: str) -> None:
-    """Make `collection` the index `name`, in one step; a collection of this very name, without an alias, is dropped."""
-    if find_collection(client, name) == name:
-        drop_collections(client, [name])
+    """Make `collection` the index `name`, in one step.
+
+    A collection of this very name, which an earlier version made, is dropped first: an alias cannot be called so.
+    """
     with _explained("switch to", collection):
+        aliased = name in _aliases(client)
+        if not aliased and client.collection_exists(name):
+            client.delete_collection(name)
         made = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=collection, alias_name=name))
         gone = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=name))
-        client.update_collection_aliases([gone, made] if name in _aliases(client) else [made])
-
-
-def open_collection(client: QdrantClient, name: str, dimension: int) -> ServerStore:
-    """The collection of the index `name`, made where there is none; several processes may do so at once."""
-    found = find_collection(client, name)
-    if found is not None:
-        return ServerStore(client, found, dimension)
-    first = f"{name}@1"
-    try:
-        store = ServerStore(client, first, dimension)
-    except StoreError:  # another process may have made it in the same moment
-        with _explained("look for", first):
-            if not client.collection_exists(first):
-                raise
-        store = ServerStore(client, first, dimension)
-    move_alias(client, name, first)
-    return store
+        client.update_collection_aliases([gone, made] if aliased else [made])
 
 
 def drop_index(client: QdrantClient, name: str) -> None:
-    """Delete every collection of the index `name` with everything in it."""
-    drop_collections(client, {*collections_of(client, name).values(), find_collection(client, name) or name})
+    """Delete every collection of the index `name` with everything in it, that which is the index as the last."""
+    current = find_collection(client, name)
+    others = set(collections_of(client, name).values()) - {current}
+    drop_collections(client, [*sorted(others), *([current] if current else [])])
 
 
 def drop_collections(client: QdrantClient, collections: Iterable[str]) -> None:
@@ -331,19 +342,73 @@ def drop_collections(client: QdrantClient, collections: Iterable[str]) -> None:
             client.delete_collection(collection)
 
 
+def epoch_of(metadata: Mapping[str, Any]) -> int:
+    """How often a collection was copied to another encoder's; what is written in an epoch is in the copies after it."""
+    return int(metadata.get("epoch", 0))
+
+
 def read_metadata(client: QdrantClient, name: str) -> dict[str, Any]:
     """Plain values kept with the collection of the index `name`; none where there is no such collection."""
     collection = find_collection(client, name)
-    if collection is None:
-        return {}
-    with _explained("read", collection):
-        return dict(client.get_collection(collection).config.metadata or {})
+    return {} if collection is None else _metadata_of(client, collection)
 
 
 def write_metadata(client: QdrantClient, name: str, metadata: dict[str, Any]) -> None:
     """Keep plain values with the collection of the index `name`."""
     with _explained("write to", name):
         client.update_collection(find_collection(client, name) or name, metadata=metadata)
+
+
+def _create(
+    client: QdrantClient,
+    collection: str,
+    dimension: int,
+    metadata: dict[str, Any],
+    *,
+    shards: int | None = None,
+    replicas: int | None = None,
+) -> bool:
+    """Make a collection with an id of its own; False where another process was faster."""
+    quantization = models.ScalarQuantization(
+        scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
+    )
+    kilobytes, identity = max(1, HNSW_FROM_POINTS * dimension * _FLOAT_BYTES // 1024), uuid.uuid4().hex
+    with _explained("make", collection):
+        try:
+            client.create_collection(
+                collection,
+                vectors_config={
+                    DENSE: models.VectorParams(
+                        size=dimension, distance=models.Distance.DOT, quantization_config=quantization
+                    )
+                },
+                sparse_vectors_config={LEXICAL: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+                hnsw_config=models.HnswConfigDiff(
+                    m=HNSW_M, ef_construct=HNSW_EF_CONSTRUCT, full_scan_threshold=kilobytes
+                ),
+                optimizers_config=models.OptimizersConfigDiff(indexing_threshold=kilobytes),
+                shard_number=shards,
+                replication_factor=replicas,
+                metadata={"id": identity, **metadata},
+            )
+        except (ApiException, ValueError):
+            if client.collection_exists(collection):
+                return _metadata_of(client, collection).get("id") == identity  # the answer may have been lost
+            raise
+    return True
+
+
+def _metadata_of(client: QdrantClient, collection: str) -> dict[str, Any]:
+    with _explained("read", collection):
+        return dict(client.get_collection(collection).config.metadata or {})
+
+
+def _create_field_indexes(client: QdrantClient, collection: str) -> None:
+    kinds = dict.fromkeys(KEYWORD_FIELDS, models.PayloadSchemaType.KEYWORD)
+    kinds |= dict.fromkeys(DATE_FIELDS, models.PayloadSchemaType.DATETIME)
+    with _explained("make", collection):
+        for name, kind in kinds.items():
+            client.create_payload_index(collection, name, kind, wait=True)
 
 
 def _aliases(client: QdrantClient) -> dict[str, str]:

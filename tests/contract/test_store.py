@@ -24,7 +24,7 @@ from search.store import edge
 from search.store.base import Ranked, VectorStore, search_with_ties
 from search.store.edge import EdgeStore, make_reader_view
 from search.store.payload import from_payload, to_payload
-from search.store.server import ServerStore, connect, drop_collections, read_metadata, write_metadata
+from search.store.server import ServerStore, connect, drop_collections, open_collection, read_metadata, write_metadata
 
 DIMENSION, COUNT = 16, 300
 LANGS = ("de", "fr", "ja", "ar", "und")
@@ -73,12 +73,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[VectorStor
     if request.param == "edge":
         made: VectorStore = EdgeStore(tmp_path / "shard", DIMENSION)
     elif request.param == "memory":
-        made = ServerStore(QdrantClient(":memory:"), "test", DIMENSION)
+        made = open_collection(QdrantClient(":memory:"), "test", DIMENSION)
     else:
         if not os.environ.get("QDRANT_URL"):
             pytest.skip("QDRANT_URL is not set: no Qdrant server to test against")
         client = connect(os.environ["QDRANT_URL"], os.environ.get("QDRANT_API_KEY"))
-        made = ServerStore(client, f"test-{uuid.uuid4().hex}", DIMENSION)
+        made = open_collection(client, f"test-{uuid.uuid4().hex}", DIMENSION)
     yield made
     if request.param == "server" and isinstance(made, ServerStore):
         drop_collections(made.client, [made.collection])
@@ -356,16 +356,23 @@ def test_a_second_writer_is_told_that_the_shard_is_held(tmp_path: Path) -> None:
 
 def test_a_server_that_does_not_answer_is_explained() -> None:
     with pytest.raises(StoreError, match="Check that the server runs"):
-        ServerStore(connect("http://127.0.0.1:9", timeout_s=1), "test", DIMENSION)
+        open_collection(connect("http://127.0.0.1:9", timeout_s=1), "test", DIMENSION)
 
 
 def test_server_metadata_round_trip_and_dimension_mismatch() -> None:
     client = QdrantClient(":memory:")
-    ServerStore(client, "test", DIMENSION)
+    open_collection(client, "test", DIMENSION)
     write_metadata(client, "test", {"manifest": "日本語"})
     assert read_metadata(client, "test")["manifest"] == "日本語"
     with pytest.raises(StoreError, match="length 16, not 8"):
-        ServerStore(client, "test", 8)
+        open_collection(client, "test", 8)
+
+
+def test_a_collection_that_is_not_there_is_not_made_by_reading_it() -> None:
+    client = QdrantClient(":memory:")
+    with pytest.raises(StoreError, match="cannot open the collection 'test'"):
+        ServerStore(client, "test", DIMENSION)
+    assert client.get_collections().collections == []
 
 
 def test_searching_for_ties_fetches_more_only_while_the_last_one_ties() -> None:

@@ -31,4 +31,5 @@ def server(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     client = QdrantClient(":memory:")
     monkeypatch.setattr(client, "close", lambda: None)
     monkeypatch.setattr("search.store.server.connect", lambda *_args, **_options: client)
+    monkeypatch.setattr("indexer.transfer.READERS_NOTICE_S", 0.0)
     return settings.model_copy(update={"store": "http://server:6333"})

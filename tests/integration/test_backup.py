@@ -278,14 +278,14 @@ def test_a_reindex_that_was_cut_off_goes_on(
     assert answers(settings, OtherEncoder()) == answers(fresh, OtherEncoder())
 
 
-def test_a_reindex_starts_over_when_the_index_changed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reindex_goes_on_when_the_index_changed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("indexer.passages.BATCH", 2)
     with pytest.raises(Killed):
         reindex(settings, FailsAfter(2))
     add_file(settings, "neu.txt", "Moos wächst im Schatten.")
     encoder = OtherEncoder()
     assert reindex(settings, encoder).documents == len(FILES) + 1
-    assert len(encoder.encoded) == len(FILES) + 1
+    assert len(encoder.encoded) == len(FILES) + 1 - 4
 
 
 def test_what_a_reindex_keeps_is_not_changed_by_later_ingests(settings: Settings) -> None:
