@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 GRAPH_FILE = "graph.xml"
 """Pooled vectors and those of the tokens; `model.xml` of earlier versions, with the pooled ones only, is replaced."""
 PROBE_COSINE = 0.999
+SHAPES_KEPT = 100
+"""Code for so many shapes of batches is kept. By default it is 5,000, each of 1 MB: a server that runs for long grows
+by gigabytes. With 100 it stays below 80 MB more than at first, for 4 % more time where every batch has another shape."""
 
 
 class OpenVinoBackend:
@@ -46,6 +49,7 @@ class OpenVinoBackend:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": self.precision,
             "ENABLE_CPU_PINNING": False,  # pinned, two processes of one thread share a core while another is idle
+            "CPU_RUNTIME_CACHE_CAPACITY": str(SHAPES_KEPT),
         }
         if threads:
             options["INFERENCE_NUM_THREADS"] = threads
