@@ -100,9 +100,7 @@ def seeds_of(name: str, folder: Path) -> None:
     """Copy what the fuzzer begins with: documents of the format, else questions in many scripts."""
     found = sorted((ROOT / "corpus" / "documents").rglob(f"*.{name}"))
     if make := getattr(made_files, f"make_{name}", None):
-        found.append(
-            make(folder / "made", ["Moos wächst im Schatten.", "苔は日陰に育つ。", "الطحلب ينمو في الظل."])
-        )
+        found.append(make(folder / "made", ["Moos wächst im Schatten.", "苔は日陰に育つ。", "الطحلب ينمو في الظل."]))
     texts = [path.read_bytes() for path in found] or (ROOT / "corpus" / "queries.jsonl").read_bytes().splitlines()
     if name == "ledger":
         from indexer.ledger import Ledger
