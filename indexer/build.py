@@ -57,10 +57,11 @@ from search.settings import Settings, version
 from search.store.base import UPSERT_BATCH, VectorStore
 from search.store.server import (
     ServerStore,
-    drop_index,
     find_collection,
+    give_id,
     open_collection,
     read_metadata,
+    renew_collection,
     write_metadata,
 )
 from search.text import counted
@@ -280,7 +281,7 @@ def remove(settings: Settings, names: list[str] | None, *, wait_s: float = 0.0) 
     with folder.write_lock(wait_s=wait_s):
         opened = open_index(settings)
         opened.close()
-        if folder.unfinished() == "":
+        if not settings.store and folder.unfinished() == "":
             with suppress(SourceError), open_workspace(settings, folder, None, False, "") as space:
                 remove_documents(space.store, space.ledger, names)
         with folder.beside_unfinished():
@@ -349,12 +350,12 @@ def open_server(settings: Settings, encoder: Encoder | None, fresh: bool) -> Wor
     place = server_folder(settings)
     with ExitStack() as on_error:
         on_error.callback(client.close)
-        if fresh:
-            drop_index(client, name)
+        if fresh and encoder is not None:
+            renew_collection(client, name, encoder.dimension)
         collection = find_collection(client, name)
-        if collection is None:
+        if fresh or collection is None:
             forget_side_files(place)
-        metadata = read_metadata(client, collection) if collection else {}
+        metadata = give_id(client, collection) if collection else {}
         manifest, language_map = read_server_metadata(metadata, name) if "manifest" in metadata else (None, None)
         if manifest is not None and encoder is not None:
             check_encoder(manifest, encoder)
@@ -363,13 +364,13 @@ def open_server(settings: Settings, encoder: Encoder | None, fresh: bool) -> Wor
         place.mkdir(parents=True, exist_ok=True)
         ledger = Ledger(place / LEDGER)
         on_error.callback(ledger.close)
-        if manifest is not None and ledger.meta("encoder_fingerprint") is None:
+        if manifest is not None and ledger.meta("encoder_fingerprint") != manifest.encoder_fingerprint:
             remember_manifest(ledger, manifest)
             if encoder is not None:
                 keep_offsets(encoder, place)
         language_map = language_map or load_or_fit_map(place, ledger, encoder)
         store = open_collection(client, name, int(ledger.meta("dimension") or 0))
-        if collection not in (None, store.collection):
+        if collection is not None and store.metadata.get("id") != metadata["id"]:
             raise StoreError(f"another machine has just given {name!r} another collection; run this again")
         remember_collection(ledger, store.metadata)
         space = Workspace(place, store, ledger, language_map, manifest)

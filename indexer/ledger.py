@@ -7,7 +7,7 @@ chunks are durable in the store and dropped before they are replaced; so a row a
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path, PurePosixPath
@@ -104,6 +104,19 @@ class Ledger:
     def set_meta(self, key: str, value: str) -> None:
         """Store a value."""
         self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def set_metas(self, values: Mapping[str, str]) -> None:
+        """Store several values, all or none."""
+        self._write_many("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))
+
+    def read_all_again(self) -> None:
+        """Have the next ingests read every file again, and remove what is left of those that are gone."""
+        try:
+            self._db.executescript(
+                f"BEGIN IMMEDIATE; UPDATE files SET size={UNFINISHED}, digest=''; DELETE FROM documents; COMMIT"
+            )
+        except sqlite3.DatabaseError as error:
+            raise self._explained(error) from error
 
     def known_prefix(self, root: Path) -> str | None:
         """What the ids of an ingested root's documents begin with, or of a folder that was read as a part of one."""

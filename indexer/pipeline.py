@@ -330,6 +330,7 @@ class Ingest:
                     for chunk, dense in zip(batch.chunks, stored, strict=True)
                 ]
             )
+        if batch.replaced or batch.vectors or batch.files:
             self.store.flush()
         self.ledger.put_documents(list(batch.documents.values()))
         for row in batch.files:

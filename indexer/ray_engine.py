@@ -30,7 +30,7 @@ from search.errors import PanlinguaError, SettingsError
 from search.index import LEDGER, SHARD, IndexFolder, writing
 from search.opening import connect_index, load_own_encoder, name_own_encoder, server_folder
 from search.settings import Settings
-from search.store.server import drop_index
+from search.store.server import renew_collection
 from search.words import prepare_words
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _into_server(run: _Run) -> Summary:
     if run.fresh:
         client, name = connect_index(settings)
         with closing(client):
-            drop_index(client, name)
+            renew_collection(client, name, run.encoder.dimension)
         forget_side_files(server_folder(settings))
     ledgers = ShardLedgers(server_folder(settings), _split(server_folder(settings), run.crew.workers))
     language_map = begin(settings, run.encoder, run.corpus, ledgers, ledgers.shards)

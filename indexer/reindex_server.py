@@ -35,12 +35,15 @@ from search.manifest import IndexManifest
 from search.opening import OpenIndex, connect_index, open_index, read_server_metadata, server_folder, server_metadata
 from search.settings import Settings
 from search.store.server import (
+    COPY,
+    PURPOSE,
     ServerStore,
     add_like,
     collections_of,
-    drop_collections,
+    drop_others,
     epoch_of,
     find_collection,
+    give_id,
     move_alias,
     read_metadata,
     wait_until_indexed,
@@ -65,19 +68,19 @@ def reindex(settings: Settings, encoder: PassageEncoder, *, wait_s: float, progr
         target = add_like(client, name, current, encoder.dimension)
         try:
             chunks = write_passages(opened, target, vectors, language_map)
-            manifest = renewed(read_server_metadata(known, name)[0], encoder, language_map, chunks)
-            stated = {**server_metadata(manifest, language_map), ORIGIN: [known.get("id", ""), epoch_of(known) - 1]}
-            kept = {key: value for key, value in known.items() if key not in ("id", "epoch", "purpose")}
-            write_metadata(client, target.collection, {**kept, **stated})
             wait_until_indexed(target)
+            manifest = renewed(read_server_metadata(known, name)[0], encoder, language_map, chunks)
+            stated = {**server_metadata(manifest, language_map), ORIGIN: [known["id"], epoch_of(known) - 1]}
+            kept = {key: value for key, value in known.items() if key not in ("id", "epoch", "purpose")}
             same = target.count() == opened.store.count() == chunks and read_metadata(client, current) == known
             if not same or find_collection(client, name) != current:
-                raise StoreError(f"{name!r} was changed while it was encoded; run `indexer reindex` again")
+                raise _changed(name)
+            write_metadata(client, target.collection, {**kept, **stated})
         except BaseException:
-            drop_collections(client, [target.collection])
+            drop_others(client, name, [target.collection])
             raise
         move_alias(client, name, target.collection)
-        drop_collections(client, before - {current})
+        drop_others(client, name, before - {current})
         _follow(place, target, encoder, manifest, language_map)
         shutil.rmtree(place / WORK, ignore_errors=True)
     return manifest
@@ -89,12 +92,12 @@ def roll_back(settings: Settings, *, wait_s: float) -> IndexManifest:
         current = find_collection(client, name)
         others = {
             number: collection for number, collection in collections_of(client, name).items()
-            if collection != current and "manifest" in read_metadata(client, collection)
+            if collection != current and _was_index(read_metadata(client, collection))
         }  # fmt: skip
         if not others:
             raise IndexNotFoundError(f"the server keeps no earlier state of {name!r}; `indexer reindex` makes one")
         earlier = others[max(others)]
-        metadata = read_metadata(client, earlier)
+        metadata = give_id(client, earlier)
         manifest, _ = read_server_metadata(metadata, name)
         move_alias(client, name, earlier)
         follow_collection(server_folder(settings), metadata, manifest)
@@ -119,8 +122,19 @@ def _collection(opened: OpenIndex) -> str:
 
 def _begin_epoch(client: QdrantClient, collection: str) -> dict[str, Any]:
     """Have ingests of other machines stop that began before; returns what is kept with the collection then."""
-    write_metadata(client, collection, {"epoch": epoch_of(read_metadata(client, collection)) + 1})
-    return read_metadata(client, collection)
+    known = give_id(client, collection)
+    if "manifest" not in known:
+        raise _changed(collection)
+    write_metadata(client, collection, {"epoch": epoch_of(known) + 1})
+    return {**known, "epoch": epoch_of(known) + 1}
+
+
+def _changed(name: str) -> StoreError:
+    return StoreError(f"{name!r} was changed while it was encoded; run `indexer reindex` again")
+
+
+def _was_index(metadata: dict[str, Any]) -> bool:
+    return "manifest" in metadata and metadata.get(PURPOSE) != COPY
 
 
 def _follow(

@@ -10,7 +10,7 @@ import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +47,7 @@ from search.lexical import LEXICAL_VERSION
 from search.manifest import IndexManifest, now
 from search.opening import BEGUN, connect_index, load_own_encoder, read_server_metadata, server_folder, server_metadata
 from search.settings import Settings, version
-from search.store.server import ServerStore, find_collection, open_collection, read_metadata, write_metadata
+from search.store.server import ServerStore, find_collection, give_id, open_collection, read_metadata, write_metadata
 from search.text import counted
 from search.words import prepare_words
 
@@ -116,6 +116,7 @@ def run_shard(
 
     ledger.set_meta(FINISHED, "")
     if isinstance(store, ServerStore):
+        _require_of(ledger, store.metadata, shard)
         remember_collection(ledger, store.metadata)
     job = Ingest(
         store=store, ledger=ledger, encoder=encoder, detector=LanguageDetector(), language_map=language_map,
@@ -168,8 +169,9 @@ def finish_merge(settings: Settings, ledgers: ShardLedgers) -> IndexManifest:
             f"{ledgers.folder.parent} to this place."
         )
     client, name = connect_index(settings)
-    _, language_map = _stated(read_metadata(client, name), name)
-    client.close()
+    with closing(client):
+        metadata = read_metadata(client, name)
+    _, language_map = _stated(metadata, name)
     if language_map is None:
         raise IndexNotFoundError(f"{settings.store} has no index {name!r} that shards began; run the shards again")
     if strange := [str(shard) for shard, found in ledgers.maps().items() if found != language_map.fingerprint]:
@@ -177,6 +179,9 @@ def finish_merge(settings: Settings, ledgers: ShardLedgers) -> IndexManifest:
             f"the shards {', '.join(strange)} wrote under another language map than the collection has now: it was "
             f"made anew meanwhile. Remove their folders in {ledgers.folder} and ingest them again."
         )
+    for shard in ledgers.shards:
+        with closing(Ledger(ledgers.path(shard))) as ledger:
+            _require_of(ledger, metadata, shard)
     scope = ledgers.scope()
     ledgers.merge()
     language_map.save(ledgers.whole.parent / LANGUAGE_MAP)
@@ -199,14 +204,17 @@ def begin(
         The map under which they have to write.
     """
     client, name = connect_index(settings)
-    if find_collection(client, name) is None:
+    collection = find_collection(client, name)
+    if collection is None:
         forget_side_files(server_folder(settings))
-    metadata = read_metadata(client, name)
+    metadata = give_id(client, collection) if collection else {}
     manifest, language_map = _stated(metadata, name)
     if manifest is not None:
         check_encoder(manifest, encoder)
         _require_current_words(manifest, name)
         follow_collection(server_folder(settings), metadata, manifest, find_offsets(encoder))
+    for shard in shards:
+        _drop_strange(ledgers.path(shard), metadata)
     roots = _known_roots(metadata, ledgers, name)
     found = ledgers.seed(shards, corpus, roots)
     with closing(open_collection(*connect_index(settings), encoder.dimension)) as store:
@@ -214,13 +222,9 @@ def begin(
     for shard in shards:
         with closing(Ledger(ledgers.path(shard))) as ledger:
             if ledger.meta("encoder_fingerprint") is None:
-                remember_encoder(ledger, encoder)
                 remember_collection(ledger, made)
-            elif not is_of(ledger, made):
-                raise SettingsError(
-                    f"shard {shard} was begun before the index was given another collection: remove "
-                    f"{ledgers.folder} and ingest the shards again"
-                )
+                remember_encoder(ledger, encoder)
+            _require_of(ledger, made, shard)
     offered = language_map or first_map(encoder, ledgers.place(shards[0]))
     if language_map is None:
         write_metadata(client, name, _begun(encoder, offered))
@@ -229,6 +233,23 @@ def begin(
         write_metadata(client, name, {ROOTS: json.dumps(found)})
     client.close()
     return language_map or offered
+
+
+def _drop_strange(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Remove a shard's ledger whose rows are about another collection: it begins again with what the whole one says."""
+    if not path.exists():
+        return
+    with closing(Ledger(path)) as ledger:
+        strange = not is_of(ledger, metadata)
+    if strange:
+        path.unlink()
+
+
+def _require_of(ledger: Ledger, metadata: Mapping[str, Any], shard: Shard) -> None:
+    if not is_of(ledger, metadata):
+        raise SettingsError(
+            f"shard {shard} was ingested before another machine gave the index another collection; run the shards again"
+        )
 
 
 def reconcile(space: Workspace, scope: Scope) -> None:

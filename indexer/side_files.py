@@ -29,7 +29,7 @@ SHARDS = "shards"
 """Folder beside a ledger with the ledgers of shards that are not merged yet."""
 ORIGIN = "made_from"
 """Kept with a collection: id and epoch of the one that it is a copy of."""
-_ID, _EPOCH = "collection", "epoch"
+_ID, _EPOCH, _NONE = "collection", "epoch", "none"
 _LOGS = ("-wal", "-shm")
 
 
@@ -60,28 +60,40 @@ def keep_offsets(encoder: OffsetsEncoder, path: Path) -> LanguageOffsets | None:
 
 def remember_manifest(ledger: Ledger, manifest: IndexManifest) -> None:
     """Write down in a ledger what the index says of its vectors and words."""
-    values = {
-        "dimension": manifest.dimension, "encoder": manifest.encoder, "chunks_at_fit": manifest.chunks_at_fit,
-        "encoder_fingerprint": manifest.encoder_fingerprint, "lexical_version": manifest.lexical_version,
-    }  # fmt: skip
-    for key, value in values.items():
-        ledger.set_meta(key, str(value))
+    ledger.set_metas(_of_manifest(manifest))
 
 
 def remember_collection(ledger: Ledger, metadata: Mapping[str, Any]) -> None:
     """Write down which collection the rows of a ledger are about, and its epoch; before rows are written to it."""
-    ledger.set_meta(_ID, str(metadata.get("id", "")))
-    ledger.set_meta(_EPOCH, str(epoch_of(metadata)))
+    ledger.set_metas(_of_collection(metadata))
+
+
+def forget_collection(ledger: Ledger) -> None:
+    """The rows of a ledger are about no collection any more, but about an embedded index."""
+    ledger.set_metas({_ID: _NONE})
 
 
 def is_of(ledger: Ledger, metadata: Mapping[str, Any]) -> bool:
     """Whether the rows of a ledger are about this collection."""
-    return (ledger.meta(_ID) or "") == str(metadata.get("id", ""))
+    return ledger.meta(_ID) == metadata.get("id")
+
+
+def _of_manifest(manifest: IndexManifest) -> dict[str, str]:
+    return {
+        "dimension": str(manifest.dimension), "encoder": manifest.encoder,
+        "chunks_at_fit": str(manifest.chunks_at_fit), "encoder_fingerprint": manifest.encoder_fingerprint,
+        "lexical_version": str(manifest.lexical_version),
+    }  # fmt: skip
+
+
+def _of_collection(metadata: Mapping[str, Any]) -> dict[str, str]:
+    return {_ID: str(metadata["id"]), _EPOCH: str(epoch_of(metadata))}
 
 
 def forget_side_files(place: Path) -> None:
     """Remove all that was written down of an index that is gone."""
-    _remove(place)
+    for name in (LEDGER, *(f"{LEDGER}{log}" for log in _LOGS), FAMILIES, LANGUAGE_MAP, OFFSETS):
+        (place / name).unlink(missing_ok=True)
     for folder in (SHARDS, PREVIOUS, WORK):
         shutil.rmtree(place / folder, ignore_errors=True)
 
@@ -106,7 +118,7 @@ def follow_collection(
     """Make what is kept here that of the collection which is the index now, which another machine may have changed.
 
     What was ingested into the collection before it was copied counts as ingested, and after a roll-back what had been
-    ingested before. Where neither is known the ledger is forgotten: the next ingest reads every file again.
+    ingested before. Where neither is known, the next ingest reads every file again.
 
     Args:
         place: What is kept here of the index.
@@ -118,9 +130,11 @@ def follow_collection(
     if not path.exists():
         return
     with closing(Ledger(path)) as ledger:  # closing folds the log of a run that was killed into the file
+        if ledger.meta(_ID) is None:  # of a collection without an id, as earlier versions made them
+            remember_collection(ledger, metadata)
         if is_of(ledger, metadata):
             return
-        known, epoch = ledger.meta(_ID) or "", int(ledger.meta(_EPOCH) or 0)
+        known, epoch = ledger.meta(_ID), int(ledger.meta(_EPOCH) or 0)
     shutil.rmtree(place / WORK, ignore_errors=True)
     made_from, at = metadata.get(ORIGIN) or (None, -1)
     previous = place / PREVIOUS / LEDGER
@@ -128,26 +142,22 @@ def follow_collection(
         aside = _set_aside(place)
         copy_side_files(place / PREVIOUS, place)
         _keep(place, aside)
-    elif manifest is not None and known == made_from and epoch <= at:
-        _keep(place, _set_aside(place))
-        (place / OFFSETS).unlink(missing_ok=True)
-        if offsets is not None:
-            offsets.save(place / OFFSETS)
-        with closing(Ledger(path)) as ledger:
-            remember_manifest(ledger, manifest)
-            remember_collection(ledger, metadata)
-    else:
-        _remove(place)
+        return
+    is_copy = manifest is not None and known == made_from and epoch <= at
+    _keep(place, _set_aside(place))
+    for name in (FAMILIES, OFFSETS):
+        (place / name).unlink(missing_ok=True)
+    if offsets is not None:
+        offsets.save(place / OFFSETS)
+    with closing(Ledger(path)) as ledger:
+        if not is_copy:
+            ledger.read_all_again()
+        ledger.set_metas({**(_of_manifest(manifest) if manifest else {}), **_of_collection(metadata)})
 
 
 def _is_of(path: Path, metadata: Mapping[str, Any]) -> bool:
     with closing(Ledger(path)) as ledger:
         return is_of(ledger, metadata)
-
-
-def _remove(place: Path) -> None:
-    for name in (LEDGER, *(f"{LEDGER}{log}" for log in _LOGS), FAMILIES, LANGUAGE_MAP, OFFSETS):
-        (place / name).unlink(missing_ok=True)
 
 
 def _set_aside(place: Path) -> Path:

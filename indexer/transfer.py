@@ -10,7 +10,14 @@ from itertools import islice
 from pathlib import Path
 
 from indexer.ledger import UNFINISHED, DocumentRow, FileRow, Ledger
-from indexer.side_files import copy_side_files, forget_side_files, is_of, remember_collection, remember_manifest
+from indexer.side_files import (
+    copy_side_files,
+    forget_collection,
+    forget_side_files,
+    is_of,
+    remember_collection,
+    remember_manifest,
+)
 from indexer.translations import digests_of, update_families
 from search.balance import LanguageMap
 from search.errors import SettingsError, StoreError
@@ -25,7 +32,7 @@ from search.store.server import (
     ServerStore,
     add_collection,
     collections_of,
-    drop_collections,
+    drop_others,
     find_collection,
     move_alias,
     wait_until_indexed,
@@ -69,19 +76,19 @@ def push(
         target = add_collection(client, name, manifest.dimension, shards=shards, replicas=replicas)
         try:
             _copy_points(source.store, target, manifest.chunks, progress)
-            write_metadata(client, target.collection, server_metadata(manifest, source.language_map))
             wait_until_indexed(target)
+            aside = _pushed_files(folder.current().path, place, target)
+            write_metadata(client, target.collection, server_metadata(manifest, source.language_map))
+            move_alias(client, name, target.collection)
         except BaseException:
-            drop_collections(client, [target.collection])
+            drop_others(client, name, [target.collection])
             raise
-        forget_side_files(place)  # of what was there, of which nothing is left in a moment
-        move_alias(client, name, target.collection)
-        copy_side_files(folder.current().path, place)
-        with closing(Ledger(place / LEDGER)) as ledger:
-            remember_collection(ledger, target.metadata)
+        forget_side_files(place)
+        copy_side_files(aside, place)
+        shutil.rmtree(aside)
         if before:
             time.sleep(READERS_NOTICE_S)
-        drop_collections(client, before)
+        drop_others(client, name, before)
     return manifest
 
 
@@ -132,6 +139,16 @@ def _copy_points(source: VectorStore, target: VectorStore, total: int, progress:
         raise StoreError(f"{target.count()} of {total} chunks arrived; run the command again")
 
 
+def _pushed_files(source: Path, place: Path, target: ServerStore) -> Path:
+    """Ledger, translations and language map as they will be kept of the collection."""
+    aside = place / "pushed"
+    shutil.rmtree(aside, ignore_errors=True)
+    copy_side_files(source, aside)
+    with closing(Ledger(aside / LEDGER)) as ledger:
+        remember_collection(ledger, target.metadata)
+    return aside
+
+
 def _batches(store: VectorStore) -> Iterator[list[Point]]:
     points = store.iter_points(with_vectors=True)
     while batch := list(islice(points, _BATCH)):
@@ -159,6 +176,7 @@ def _fill(
         _copy_points(source, target, manifest.chunks, progress)
         target.optimize()
         with closing(Ledger(building / LEDGER)) as ledger:
+            forget_collection(ledger)
             if not in_step:
                 _write_rows(ledger, target, manifest)
             if (kept / FAMILIES).exists():

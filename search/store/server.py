@@ -58,7 +58,7 @@ class ServerStore:
 
     Args:
         client: A connected client.
-        collection: Name of the collection; see `make_collection`.
+        collection: Name of the collection.
         dimension: Length of the dense vectors.
         index: Where the store is written to: what the index is called. `flush` then makes sure that the collection
             still is this index and was not encoded anew meanwhile.
@@ -186,7 +186,8 @@ class ServerStore:
         if self._index is None:
             return
         current, metadata = find_collection(self.client, self._index), _metadata_of(self.client, self.collection)
-        if current != self.collection or epoch_of(metadata) != epoch_of(self.metadata):
+        state = [(found.get("id"), epoch_of(found)) for found in (metadata, self.metadata)]
+        if current != self.collection or state[0] != state[1]:
             raise StoreError(f"another machine encodes {self._index!r} anew, or has done so; run this again afterwards")
 
     def optimize(self) -> None:
@@ -271,10 +272,10 @@ def open_collection(client: QdrantClient, name: str, dimension: int) -> ServerSt
             there = client.collection_exists(found)
         if not (there or _create(client, found, dimension, {PURPOSE: INGEST})):
             there = True
-        if there and read_metadata(client, found).get(PURPOSE) != INGEST:
+        if there and ((kept := _metadata_of(client, found)).get(PURPOSE) != INGEST or "manifest" in kept):
             raise StoreError(
-                f"the server has {found!r}, which is no index: a push may be under way, or was cut off. Wait for it, "
-                "push again, or give --fresh to remove it."
+                f"the server has {found!r}, but no index {name!r}: it was lost, or something else is under way. Push "
+                "again with --replace, or give --fresh to remove what is there."
             )
         _create_field_indexes(client, found)
         move_alias(client, name, found)
@@ -326,13 +327,32 @@ def move_alias(client: QdrantClient, name: str, collection: str) -> None:
         made = models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=collection, alias_name=name))
         gone = models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=name))
         client.update_collection_aliases([gone, made] if aliased else [made])
+        client.update_collection(collection, metadata={PURPOSE: INGEST})
 
 
-def drop_index(client: QdrantClient, name: str) -> None:
-    """Delete every collection of the index `name` with everything in it, that which is the index as the last."""
+def drop_others(client: QdrantClient, name: str, collections: Iterable[str]) -> None:
+    """Delete collections, but for the one that is the index `name` now."""
     current = find_collection(client, name)
-    others = set(collections_of(client, name).values()) - {current}
-    drop_collections(client, [*sorted(others), *([current] if current else [])])
+    drop_collections(client, [collection for collection in collections if collection != current])
+
+
+def give_id(client: QdrantClient, collection: str) -> dict[str, Any]:
+    """What is kept with a collection, which gets an id where an earlier version made it without."""
+    metadata = _metadata_of(client, collection)
+    if "id" in metadata:
+        return metadata
+    write_metadata(client, collection, {"id": uuid.uuid4().hex})
+    return _metadata_of(client, collection)
+
+
+def renew_collection(client: QdrantClient, name: str, dimension: int) -> None:
+    """Give the index `name` an empty collection in place of all that it has.
+
+    Never one of the same name: another machine may still be writing to that.
+    """
+    before = {*collections_of(client, name).values(), find_collection(client, name) or name}
+    move_alias(client, name, add_collection(client, name, dimension).collection)
+    drop_others(client, name, before)
 
 
 def drop_collections(client: QdrantClient, collections: Iterable[str]) -> None:

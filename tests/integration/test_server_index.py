@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import count
@@ -13,10 +13,13 @@ import pytest
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ResponseHandlingException
 
-from indexer import build
+from indexer import build, shard_jobs
 from indexer.chunking import passage_text
 from indexer.passages import WORK, write_passages
+from indexer.pipeline import Ingest
 from indexer.reindex import reindex, roll_back
+from indexer.shard_jobs import ingest_shard, merge_shards
+from indexer.shards import Shard
 from indexer.transfer import pull, push
 from search.engine import Engine
 from search.errors import (
@@ -27,6 +30,7 @@ from search.errors import (
     SourceError,
     StoreError,
 )
+from search.manifest import IndexManifest
 from search.opening import OpenIndex, connect_index, load_own_encoder, name_own_encoder, open_index, server_folder
 from search.records import Vectors
 from search.settings import Settings
@@ -61,6 +65,11 @@ def another_machine(where: Settings) -> Settings:
 def documents(where: Settings) -> set[str]:
     with closing(open_index(where)) as opened:
         return {point.chunk.document_id for point in opened.store.iter_points()}
+
+
+def open_manifest(where: Settings) -> IndexManifest:
+    with closing(open_index(where)) as opened:
+        return opened.manifest
 
 
 def assert_own_vectors(where: Settings, encoder: FakeEncoder) -> None:
@@ -257,7 +266,7 @@ def test_a_fresh_ingest_leaves_nothing_of_what_was_there(filled: Settings) -> No
     reindex(filled, OtherEncoder())
     corpus = filled.home.parent / "corpus"
     build.ingest(corpus, filled, encoder=FakeEncoder(), fresh=True)  # type: ignore[arg-type]
-    assert collections(filled) == [f"{NAME}@1"]
+    assert len(collections(filled)) == 1
     with pytest.raises(IndexNotFoundError):
         roll_back(filled)
 
@@ -464,7 +473,7 @@ def test_a_reader_notices_a_push_of_the_same_index(server: Settings, monkeypatch
 def test_what_a_push_left_is_not_taken_for_an_index(server: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("indexer.transfer.write_metadata", kill)
-        patched.setattr("indexer.transfer.drop_collections", lambda *_arguments: None)
+        patched.setattr("indexer.transfer.drop_others", lambda *_arguments: None)
         with pytest.raises(Killed):
             push(server)
     corpus = server.home.parent / "corpus"
@@ -494,3 +503,195 @@ def test_a_removal_by_a_machine_that_did_not_ingest_counts_right(server: Setting
 def test_an_index_on_a_server_cannot_be_called_like_a_collection(server: Settings) -> None:
     with pytest.raises(SettingsError, match="cannot be called"):
         ingest(other(server, "notes@1"))
+
+
+class Third(FakeEncoder):
+    """Another space of the same length."""
+
+    name = address = "third"
+    fingerprint = "third-1"
+
+    def encode_queries(self, texts: list[str]) -> Vectors:
+        return np.roll(super().encode_queries(texts), 5, axis=1)
+
+
+def test_a_roll_back_does_not_go_forward_to_what_is_being_made(
+    server: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(server)
+    elsewhere = another_machine(server)
+    reindex(server, OtherEncoder())
+    monkeypatch.setattr("indexer.reindex_server.wait_until_indexed", lambda _store: roll_back(elsewhere))
+    with pytest.raises(StoreError, match="was changed"):
+        reindex(server, Third())
+    assert open_manifest(server).encoder == "fake"
+    assert ingest(server) == ingest(elsewhere) == (0, len(FILES))
+    assert_own_vectors(server, FakeEncoder())
+
+
+def test_what_a_reindex_left_is_not_rolled_back_to(server: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    ingest(server)
+    reindex(server, OtherEncoder())
+    with monkeypatch.context() as patched:
+        patched.setattr("indexer.reindex_server.move_alias", kill)
+        patched.setattr("indexer.reindex_server.drop_others", lambda *_arguments: None)
+        with pytest.raises(Killed):
+            reindex(server, Third())
+    assert len(collections(server)) == 3
+    assert roll_back(server).encoder == "fake"
+
+
+def test_folders_keep_their_names_where_a_machine_lost_track(server: Settings) -> None:
+    for name in ("A", "B"):
+        folder = server.home.parent / name
+        folder.mkdir()
+        (folder / "x.txt").write_text(f"In {name} wächst Moos.", encoding="utf-8")
+        (folder / f"{name}.txt").write_text(f"Nur in {name} wächst Farn.", encoding="utf-8")
+        build.ingest(folder, server, encoder=FakeEncoder())  # type: ignore[arg-type]
+    before = documents(server)
+    elsewhere = server.model_copy(update={"home": server.home.parent / "elsewhere"})
+    reindex(elsewhere, OtherEncoder())
+    reindex(elsewhere, FakeEncoder())
+    (server.home.parent / "B" / "B.txt").unlink()
+    for name in ("B", "A"):
+        build.ingest(server.home.parent / name, server, encoder=FakeEncoder())  # type: ignore[arg-type]
+    assert documents(server) == before - {"B/B.txt"}
+
+
+@pytest.mark.parametrize("step", ["before", "behind"])
+def test_an_ingest_beside_a_fresh_one_of_another_machine(
+    server: Settings, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.pipeline.BATCH_CHUNKS", 2)
+    ingest(server)
+    elsewhere, corpus = another_machine(server), server.home.parent / "corpus"
+    for number in range(6):
+        (corpus / f"новый{number}.txt").write_text(f"Мох растёт в тени {number}.", encoding="utf-8")
+    done, delete = list[str](), ServerStore.delete_documents
+
+    def disturbed(store: ServerStore, names: Sequence[str]) -> None:
+        if step == "behind":
+            delete(store, names)
+        if not done:
+            done.append("fresh")
+            build.ingest(corpus, server, encoder=Third(), fresh=True)  # type: ignore[arg-type]
+        if step == "before":
+            delete(store, names)
+
+    monkeypatch.setattr(ServerStore, "delete_documents", disturbed)
+    with pytest.raises(StoreError):
+        ingest(elsewhere)
+    assert open_manifest(server).encoder == "third"
+    assert_own_vectors(server, Third())
+    assert documents(server) == {*FILES, *(f"новый{number}.txt" for number in range(6))}
+    assert ingest(server, Third()) == (0, len(FILES) + 6)
+
+
+def test_shards_are_not_merged_into_another_machines_fresh_index(server: Settings) -> None:
+    corpus, elsewhere = server.home.parent / "corpus", server.model_copy(update={"home": server.home.parent / "else"})
+    for number in range(2):
+        ingest_shard(corpus, server, Shard(number, 2), encoder=FakeEncoder())  # type: ignore[arg-type]
+    build.ingest(corpus, elsewhere, encoder=FakeEncoder(), fresh=True)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="run the shards again"):
+        merge_shards(server)
+    assert documents(elsewhere) == set(FILES)
+    for number in range(2):
+        ingest_shard(corpus, server, Shard(number, 2), encoder=FakeEncoder())  # type: ignore[arg-type]
+    merge_shards(server)
+    assert documents(elsewhere) == set(FILES)
+
+
+def test_a_shard_that_begins_late_does_not_write_into_another_encoders_collection(
+    server: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(server)
+    corpus, elsewhere = server.home.parent / "corpus", another_machine(server)
+    (corpus / "新.txt").write_text("苔は日陰に育つ。", encoding="utf-8")
+    begin = shard_jobs.begin
+
+    def late(*arguments: Any) -> Any:
+        begun = begin(*arguments)
+        reindex(elsewhere, Third())
+        return begun
+
+    monkeypatch.setattr("indexer.shard_jobs.begin", late)
+    with pytest.raises(SettingsError, match="run the shards again"):
+        ingest_shard(corpus, server, Shard(0, 1), encoder=FakeEncoder())  # type: ignore[arg-type]
+    assert_own_vectors(server, Third())
+
+
+def test_a_machine_that_is_killed_while_it_follows_goes_on(server: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    ingest(server)
+    elsewhere = another_machine(server)
+    reindex(server, OtherEncoder())
+    with monkeypatch.context() as patched:
+        patched.setattr("indexer.side_files._of_collection", kill)
+        with pytest.raises(Killed):
+            ingest(elsewhere, OtherEncoder())
+    assert ingest(elsewhere, OtherEncoder()) == (0, len(FILES))
+    roll_back(server)
+    assert ingest(elsewhere) == (0, len(FILES))
+
+
+def test_a_record_that_went_while_another_machine_switched_is_removed(
+    server: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = server.home.parent / "corpus" / "f.jsonl"
+    rows = ['{"id": "k1", "text": "Moos wächst im Schatten."}', '{"id": "k2", "text": "Farn wächst im Wald."}']
+    table.write_text("\n".join(rows), encoding="utf-8")
+    ingest(server)
+    elsewhere, read, done = another_machine(server), Ingest._read_file, list[str]()
+
+    def disturbed(job: Ingest, *arguments: Any) -> None:
+        if not done:
+            done.append(reindex(server, OtherEncoder()).encoder)
+        read(job, *arguments)
+
+    table.write_text(rows[0], encoding="utf-8")
+    monkeypatch.setattr(Ingest, "_read_file", disturbed)
+    with pytest.raises(StoreError, match="another machine"):
+        ingest(elsewhere)
+    ingest(elsewhere, OtherEncoder())
+    assert documents(server) == {*FILES, "f.jsonl#k1"}
+
+
+@pytest.mark.parametrize("step", ["move_alias", "copy_side_files"])
+def test_a_push_that_is_killed_at_its_end_loses_nothing(
+    server: Settings, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(server)
+    corpus = server.home.parent / "corpus"
+    pull(server, replace=True)
+    (corpus / "新.txt").write_text("苔は日陰に育つ。", encoding="utf-8")
+    ingest(server.model_copy(update={"store": None}))
+    with monkeypatch.context() as patched:
+        patched.setattr(f"indexer.transfer.{step}", kill)
+        patched.setattr("indexer.transfer.drop_others", lambda *_arguments: None)
+        with pytest.raises(Killed):
+            push(server, replace=True)
+    (corpus / sorted(FILES)[0]).unlink()
+    ingest(server)
+    assert documents(server) == {*FILES, "新.txt"} - {sorted(FILES)[0]}
+
+
+def test_a_collection_that_was_an_index_is_not_taken_for_a_new_one(server: Settings) -> None:
+    ingest(server)
+    reindex(server, OtherEncoder())
+    client_of(server).delete_collection(find_collection(client_of(server), NAME) or "")
+    with pytest.raises(StoreError, match="--replace"):
+        ingest(server, Third())
+    build.ingest(server.home.parent / "corpus", server, encoder=Third(), fresh=True)  # type: ignore[arg-type]
+    assert_own_vectors(server, Third())
+
+
+def test_a_removal_on_a_server_leaves_an_unfinished_local_ingest_alone(
+    server: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest(server)
+    (server.home.parent / "corpus" / "新.txt").write_text("苔は日陰に育つ。", encoding="utf-8")
+    with monkeypatch.context() as patched:
+        patched.setattr("indexer.build.finish", kill)
+        with pytest.raises(Killed):
+            ingest(server.model_copy(update={"store": None}))
+    assert build.remove(server, [sorted(FILES)[0]]) == [sorted(FILES)[0]]
+    assert open_manifest(server).documents == len(FILES) - 1

@@ -31,7 +31,7 @@ from search.errors import (
 from search.manifest import IndexManifest
 from search.opening import connect_index, open_index, server_folder
 from search.settings import Settings, load_settings
-from search.store.server import connect, drop_index, open_collection
+from search.store.server import collections_of, connect, drop_collections, open_collection
 from tests.conftest import FakeEncoder
 from tests.integration import qdrant_standin
 from tests.integration.indexes import FILES
@@ -223,7 +223,8 @@ def test_a_collection_that_was_dropped_is_begun_anew(
 ) -> None:
     all_shards(corpus, settings, fake_encoder)
     merge_shards(settings)
-    drop_index(connect(settings.store or ""), "panlingua-docs")
+    client = connect(settings.store or "")
+    drop_collections(client, collections_of(client, "panlingua-docs").values())
     assert sum(summary.read for summary in all_shards(corpus, settings, fake_encoder)) == len(FILES) + 18 + 2
     merge_shards(settings)
     assert_same(settings, whole(corpus, settings, fake_encoder))

@@ -348,8 +348,7 @@ def test_a_server_s_families_are_known_where_it_is_filled(
 ) -> None:
     client = QdrantClient(":memory:")
     monkeypatch.setattr(client, "close", lambda: None)
-    for module in ("indexer.build", "search.store.server"):
-        monkeypatch.setattr(f"{module}.connect", lambda _url, _key: client)
+    monkeypatch.setattr("search.store.server.connect", lambda _url, _key: client)
     settings = load_settings(home=tmp_path / "home", index="docs", store="http://localhost:6333")
     ingest(corpus, settings, encoder)
     engine = Engine(settings, encoder)  # type: ignore[arg-type]
