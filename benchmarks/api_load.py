@@ -95,6 +95,8 @@ def serving(index: str | None, log: Path | None = None) -> Iterator[Server]:
         _wait_until_ready(url, process)
         yield Server(url, process.pid)
     finally:
+        if (ended := process.poll()) is not None:
+            print(f"the server ended by itself, with status {ended}", file=sys.stderr)
         process.terminate()
         process.wait()
 

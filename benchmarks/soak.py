@@ -127,7 +127,12 @@ def soak(url: str, pid: int, options: argparse.Namespace, file: Path) -> dict[st
                 samples.append((now - started, own_memory(pid).anonymous))
                 table.writerow((round(samples[-1][0]), round(samples[-1][1] / MEGABYTE, 1)))
                 kept.flush()
-            answer = client.post(path, json=values) if method == "POST" else client.get(path, params=values)
+            try:
+                answer = client.post(path, json=values) if method == "POST" else client.get(path, params=values)
+            except httpx.TransportError as error:
+                statuses[f"{path} {type(error).__name__}"] += 1
+                changes.wrong.append(f"{path} {values} after {now - started:.0f} s: {type(error).__name__}: {error}")
+                continue
             statuses[f"{path} {answer.status_code}"] += 1
             if answer.status_code != httpx.codes.OK:
                 changes.wrong.append(f"{path} {values}: {answer.status_code} {answer.text[:300]}")
