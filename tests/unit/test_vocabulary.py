@@ -275,7 +275,7 @@ class TestTeaching:
             add_pieces(base, new, folder, language="ti", texts=texts, steps=steps, report=lambda _: None)
         untaught, taught = (compare_vectors(base, load(folder, cache), {"ti": texts})[0] for folder in folders)
         assert taught.tokens_after == untaught.tokens_after < taught.tokens_before
-        assert 1 - taught.mean_cosine < 0.7 * (1 - untaught.mean_cosine)  # the base tokenizer differs a little each time
+        assert 1 - taught.mean_cosine < 0.7 * (1 - untaught.mean_cosine)  # the base differs from run to run
         first = len(parts.unigram.pieces)
         old = [read_parts(folder).embeddings[:first] for folder in folders]
         assert np.array_equal(old[0], old[1])
