@@ -11,12 +11,13 @@ import pytest
 
 from indexer.sources.files import SUPPORTED
 from search.errors import SourceError
+from search.highlight import Highlight, HighlightKind
 from search.records import Chunk
 from search.results import Hit, Mode
 from search.settings import load_settings
 from search.text import truncate_graphemes
 from ui import exports, files
-from ui.components.hits import title_end
+from ui.components.hits import marked_title, title_end
 from ui.components.markup import plain, tag
 from ui.components.passages import Span, excerpt, marked, whole_text
 from ui.languages import day, direction_of, language_name, number
@@ -144,6 +145,18 @@ def test_what_stands_above_a_passage_is_not_repeated_in_it() -> None:
     chunk = Chunk("d", 0, "# Tee\n\n## Wasser\nEs kocht.", title="Tee", headings=("Tee", "Wasser"), lang="de")
     assert chunk.text[title_end(chunk) :].strip() == "Es kocht."
     assert title_end(Chunk("d", 0, "Es kocht.", title="Tee", headings=("Wasser",))) == 0
+
+
+def test_a_title_that_answers_is_marked_where_it_stands() -> None:
+    chunk = Chunk("d", 0, "# 温泉の入り方\nまず体を洗う。", title="温泉の入り方", start=40, lang="ja")
+    hit = Hit(
+        1, 0.5, chunk, highlights=(Highlight(42, 48, HighlightKind.SENTENCE), Highlight(42, 44, HighlightKind.WORD))
+    )
+    assert marked_title(hit) == '<mark class="word">温泉</mark><mark class="sentence">の入り方</mark>'
+    assert marked_title(Hit(1, 0.5, chunk)) == "温泉の入り方"
+    elsewhere = Chunk("d", 1, "まず <体> を洗う。", title="<温泉>", lang="ja")
+    marks = (Highlight(0, 3, HighlightKind.SENTENCE),)
+    assert marked_title(Hit(1, 0.5, elsewhere, highlights=marks)) == "&lt;温泉&gt;"
 
 
 def test_excerpt_never_cuts_a_grapheme() -> None:

@@ -10,7 +10,7 @@ from search.records import Chunk
 from search.results import Explanation, Hit
 from ui.components.language_marks import language_tag
 from ui.components.markup import tag
-from ui.components.passages import Span, excerpt, passage
+from ui.components.passages import Span, excerpt, marked, passage
 from ui.languages import day, direction_of, number
 from ui.messages import Speaker
 
@@ -22,7 +22,7 @@ def hit_card(hit: Hit, languages: Sequence[str], say: Speaker) -> Markup:
     chunk = hit.chunk
     return tag(
         "article",
-        tag("h2", title_of(chunk), lang=chunk.lang, dir=direction_of(chunk.lang, chunk.script)),
+        tag("h2", marked_title(hit), lang=chunk.lang, dir=direction_of(chunk.lang, chunk.script)),
         where_line(chunk, languages, say),
         passage(chunk, excerpt(chunk.text, spans_of(hit), after=title_end(chunk))),
         also_in(hit.also_in, languages, say) if hit.also_in else None,
@@ -50,14 +50,28 @@ def title_of(chunk: Chunk) -> str:
     return chunk.title or chunk.source.rpartition("/")[2] or chunk.document_id
 
 
+def marked_title(hit: Hit) -> Markup:
+    """The title, marked where it is the beginning of the passage, and what answers is in it."""
+    text, title = hit.chunk.text, title_of(hit.chunk)
+    begins = _text_begins(text)
+    if not text.startswith(title, begins):
+        return marked(title, ())
+    return marked(title, [Span(span.start - begins, span.end - begins, span.kind) for span in spans_of(hit)])
+
+
 def title_end(chunk: Chunk) -> int:
     """Where the passage's own text begins, when it begins with the title or the heading that stand above it."""
     end = 0
     for above in (chunk.title, chunk.headings[-1] if chunk.headings else ""):
-        begins = len(chunk.text) - len(chunk.text[end:].lstrip("#* \n"))
+        begins = _text_begins(chunk.text, end)
         if above and chunk.text.startswith(above, begins):
             end = begins + len(above)
     return end
+
+
+def _text_begins(text: str, start: int = 0) -> int:
+    """Where the first words are, from `start` on, behind the signs of a heading or a list."""
+    return len(text) - len(text[start:].lstrip("#* \n"))
 
 
 def where_line(chunk: Chunk, languages: Sequence[str], say: Speaker) -> Markup:
