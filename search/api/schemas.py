@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, WithJsonSchema
 
 from search.balance import DEFAULT_BALANCE
 from search.cli import build_filter
@@ -33,6 +33,16 @@ QUERY_EXAMPLE: dict[str, JsonValue] = {
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+Facet = Annotated[
+    tuple[str, int],
+    WithJsonSchema({
+        "type": "array", "items": {"anyOf": [{"type": "string"}, {"type": "integer"}]}, "minItems": 2, "maxItems": 2,
+        "description": "a value and how many documents have it",
+    }),
+]  # fmt: skip
+"""In the words of JSON schema that every reader of it understands: not all know `prefixItems`."""
 
 
 class _Answer(BaseModel):
@@ -159,7 +169,7 @@ class SearchAnswer(_Answer):
     notes: list[str] = Field(description="what a person should know, such as a part of the query that was left out")
     suggestion: str | None = Field(description="the query as it may have been meant")
     timings_ms: dict[str, float]
-    facets: dict[str, list[tuple[str, int]]] | None = None
+    facets: dict[str, list[Facet]] | None = None
 
 
 class BatchAnswer(_Answer):
@@ -177,7 +187,7 @@ class HitsAnswer(_Answer):
 class FacetsAnswer(_Answer):
     """Documents by value, for every field."""
 
-    facets: dict[str, list[tuple[str, int]]]
+    facets: dict[str, list[Facet]]
 
 
 class TopicsRequest(_Request):

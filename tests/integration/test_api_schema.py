@@ -23,7 +23,6 @@ from tests.conftest import FakeEncoder
 from tests.integration.indexes import FILES
 from tests.integration.test_api import TokenEncoder
 
-pytestmark = pytest.mark.slow
 BY_MEANING = [positive_data_acceptance]
 """Left out: a language, date or key of the right form may still be none that there is, which is 400 or 404."""
 SECRET = "a-secret-of-enough-characters"
