@@ -12,6 +12,7 @@ import typer
 from search.api.keys import KeyRing, Scope, as_toml, check_entry, load_keys, new_secret
 from search.console import say
 from search.errors import SettingsError
+from search.memory import share_heap
 from search.settings import Settings, load_settings
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -76,6 +77,7 @@ def run_server(settings: Settings, *, without_keys: bool) -> None:
     options = settings.serve
     keys = load_keys(options.keys_file, options.keys)
     check_reachable(options.host, keys, without_keys=without_keys)
+    share_heap()
     _log_to_stderr()
     say(f"listening on http://{options.host}:{options.port}, described at /docs; Ctrl-C stops it")
     uvicorn.run(
