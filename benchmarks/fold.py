@@ -94,7 +94,9 @@ def measure_families(corpus: Corpus, settings: Settings) -> Row:
     with closing(open_index(settings)) as index, closing(Ledger(generation / LEDGER, read_only=True)) as ledger:
         wall, cpu = time.perf_counter(), time.process_time()
         digests = digests_of(ledger)
-        update_families(path, store=index.store, digests=digests, language_map=index.language_map, origin="bench")
+        update_families(
+            path, store=index.store, digests=digests, language_map=index.language_map, encoder_fingerprint="bench"
+        )
         took = {"wall_s": round(time.perf_counter() - wall, 1), "cpu_s": round(time.process_time() - cpu, 1)}
         chunks = index.manifest.chunks
     with closing(Families(path)) as families:

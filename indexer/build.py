@@ -37,7 +37,7 @@ from search.balance import LanguageMap, LanguageSums, fit_language_map, load_off
 from search.engine import check_encoder
 from search.errors import EncoderMismatchError, IndexNotFoundError, SettingsError, SourceError, StoreError
 from search.files import allocated_bytes
-from search.fold import FAMILIES, has_families, vectors_origin
+from search.fold import FAMILIES, has_families
 from search.index import LANGUAGE_MAP, LEDGER, OFFSETS, SHARD, IndexFolder
 from search.lexical import LEXICAL_VERSION, document_vector
 from search.manifest import IndexManifest, now
@@ -448,7 +448,7 @@ def finish(space: Workspace, encoder_name: str, fingerprint: str) -> IndexManife
         store=space.store,
         digests=digests_of(space.ledger),
         language_map=space.language_map,
-        origin=vectors_origin(fingerprint, space.language_map.fingerprint),
+        encoder_fingerprint=fingerprint,
     )
     moment = now()
     manifest = IndexManifest(

@@ -32,7 +32,7 @@ from indexer.side_files import keep_offsets, remember_manifest
 from indexer.translations import digests_of, update_families
 from search.errors import IndexNotFoundError, SettingsError
 from search.files import copy_tree
-from search.fold import FAMILIES, vectors_origin
+from search.fold import FAMILIES
 from search.index import LANGUAGE_MAP, LEDGER, MANIFEST, SHARD, Generation, IndexFolder, writing
 from search.manifest import IndexManifest, read_manifest
 from search.opening import OpenIndex, open_index
@@ -122,7 +122,7 @@ def _build(
         remember_manifest(ledger, manifest)
         update_families(
             building / FAMILIES, store=store, digests=digests_of(ledger), language_map=language_map,
-            origin=vectors_origin(encoder.fingerprint, language_map.fingerprint),
+            encoder_fingerprint=encoder.fingerprint,
         )  # fmt: skip
     return manifest
 

@@ -29,7 +29,7 @@ from indexer.side_files import ORIGIN, find_offsets, follow_collection
 from indexer.translations import digests_of, update_families
 from search.balance import LanguageMap
 from search.errors import IndexNotFoundError, StoreError
-from search.fold import FAMILIES, vectors_origin
+from search.fold import FAMILIES
 from search.index import LEDGER, IndexFolder
 from search.manifest import IndexManifest
 from search.opening import OpenIndex, connect_index, open_index, read_server_metadata, server_folder, server_metadata
@@ -148,5 +148,5 @@ def _follow(
     with closing(Ledger(place / LEDGER)) as ledger:
         update_families(
             place / FAMILIES, store=store, digests=digests_of(ledger), language_map=language_map,
-            origin=vectors_origin(manifest.encoder_fingerprint, language_map.fingerprint),
+            encoder_fingerprint=manifest.encoder_fingerprint,
         )  # fmt: skip

@@ -21,7 +21,7 @@ from indexer.side_files import (
 from indexer.translations import digests_of, update_families
 from search.balance import LanguageMap
 from search.errors import SettingsError, StoreError
-from search.fold import FAMILIES, vectors_origin
+from search.fold import FAMILIES
 from search.index import LANGUAGE_MAP, LEDGER, OFFSETS, SHARD, IndexFolder, writing
 from search.manifest import IndexManifest
 from search.opening import connect_index, open_index, server_folder, server_metadata
@@ -183,7 +183,7 @@ def _fill(
                 shutil.copyfile(kept / FAMILIES, building / FAMILIES)
             update_families(
                 building / FAMILIES, store=target, digests=digests_of(ledger), language_map=language_map,
-                origin=vectors_origin(manifest.encoder_fingerprint, language_map.fingerprint),
+                encoder_fingerprint=manifest.encoder_fingerprint,
             )  # fmt: skip
 
 

@@ -52,7 +52,7 @@ from indexer.pairing import (
 from search.balance import LanguageMap
 from search.diversity import neutral_vectors
 from search.errors import StoreError
-from search.fold import FAMILIES_VERSION
+from search.fold import FAMILIES_VERSION, vectors_origin
 from search.records import UNDETERMINED, Chunk, Filter, Match, Vectors
 from search.store.base import VectorStore
 
@@ -98,7 +98,7 @@ def update_families(
     store: VectorStore,
     digests: Mapping[str, str],
     language_map: LanguageMap,
-    origin: str,
+    encoder_fingerprint: str,
 ) -> int:
     """Bring the families in `path` into step with an index; a kill leaves the file as it was.
 
@@ -108,8 +108,8 @@ def update_families(
         path: The file, made when it is missing.
         store: The index's store, written and optimised.
         digests: Documents that are complete in the store, each with a digest that changes when its chunks do.
-        language_map: The index's.
-        origin: What the vectors depend on; when it changes, everything is found anew.
+        language_map: The index's; when it or the encoder changes, everything is found anew.
+        encoder_fingerprint: Of the index's encoder.
 
     Returns:
         The number of families.
@@ -117,7 +117,7 @@ def update_families(
     Raises:
         StoreError: The file cannot be written.
     """
-    work = path.with_name(f"{path.name}.new")
+    work, origin = path.with_name(f"{path.name}.new"), vectors_origin(encoder_fingerprint, language_map.fingerprint)
 
     def update(*, anew: bool) -> int:
         work.unlink(missing_ok=True)
