@@ -3,12 +3,14 @@
     python -m benchmarks.adapt gnome UNPACKED --out corpora/gnome --languages de fr ru --works 60
     python -m benchmarks.adapt scilab UNPACKED... --out corpora/scilab --works 150
     python -m benchmarks.adapt sky UNPACKED --out corpora/sky --languages ar be de en hr ja ru zh_CN
+    python -m benchmarks.adapt debian CORPUS --out corpora/debian --documents 2000
     training adapt corpora/gnome/documents --queries corpora/gnome/queries.jsonl --out encoders/gnome
 
 UNPACKED are folders of Debian packages (`apt-get download`, `dpkg-deb -x`): gnome-user-docs (help pages of a desktop),
-scilab-doc and scilab-doc-LANG (reference of a mathematical language), stellarium-data (star lore of peoples). Which
-files are translations of one another is in the file tree. What an author wrote as a summary (GNOME's `desc`, Scilab's
-purpose line, the first sentence on a culture) is taken out of the document and becomes the question.
+scilab-doc and scilab-doc-LANG (reference of a mathematical language), stellarium-data (star lore of peoples); CORPUS
+is what `benchmarks.debian_corpus` wrote. Which files are translations of one another is in the file tree. What an
+author wrote as a summary (GNOME's `desc`, Scilab's purpose line, the first sentence on a culture, the line on a manual
+page) is taken out of the document and becomes the question.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -129,6 +132,22 @@ def write(pages: Iterator[Page], out: Path, works: int) -> None:
     print(f"{out}: {len(several)} works, {len(rows)} queries")
 
 
+def sample(corpus: Path, out: Path, documents: int) -> None:
+    """About so many documents of a built corpus that there are questions about, by whole works, by hash."""
+    rows = [json.loads(line) for line in (corpus / "queries.jsonl").read_text("utf-8").splitlines()]
+    works = {" ".join(row["relevant"]): row["relevant"] for row in rows}
+    kept: set[str] = set()
+    for work in choose(works, len(works)):
+        if len(kept) < documents:
+            kept.update(works[work])
+    for name in kept:
+        (out / "documents" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(corpus / "documents" / name, out / "documents" / name)
+    chosen = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows if kept.issuperset(row["relevant"])]
+    (out / "queries.jsonl").write_text("".join(chosen), "utf-8")
+    print(f"{out}: {len(kept)} documents, {len(chosen)} queries")
+
+
 def _block(element: ElementTree.Element) -> str:
     """Text of a block of Mallard: a section with its title, a list or a paragraph."""
     kind = element.tag.removeprefix(MALLARD)
@@ -154,12 +173,15 @@ def _stream(html: str) -> BytesIO:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=("gnome", "scilab", "sky"))
+    parser.add_argument("kind", choices=("gnome", "scilab", "sky", "debian"))
     parser.add_argument("unpacked", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--languages", nargs="+", default=["en", "de", "fr", "ru", "uk", "ko", "id", "hu"])
     parser.add_argument("--works", type=int, default=10_000)
+    parser.add_argument("--documents", type=int, default=2_000)
     given = parser.parse_args()
+    if given.kind == "debian":
+        return sample(given.unpacked[0], given.out, given.documents)
     match given.kind:
         case "gnome":
             pages = iter_gnome(given.unpacked[0], given.languages)
@@ -167,7 +189,7 @@ def main() -> None:
             pages = iter_scilab(given.unpacked, given.works)
         case _:
             pages = iter_sky(given.unpacked[0], given.languages)
-    write(pages, given.out, given.works)
+    return write(pages, given.out, given.works)
 
 
 if __name__ == "__main__":
