@@ -20,7 +20,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -43,7 +43,10 @@ DIVERSE_ROWS = 8_000
 QUESTIONS = ("amqa", "arcd", "cmrc2018", "drcd", "facqa", "iapp-wiki-qa")
 MINED_ROWS, MOST_NEGATIVES, MARGIN = 1_500, 8, 0.015
 SETS = ("debian-faq", "amqa-test", "arcd-test", "tquad-dev", "drcd-test", "sts17")
-FIGURES = ("map@100", "own@10", "same_ndcg@10", "ndcg@10", "spearman_cross")
+FIGURES = ("map@100", "own@10", "same_ndcg@10", "ndcg@10", "spearman_cross", "accuracy", "f1")
+
+Preparation = Callable[[], tuple[Sequence[Row], Recipe]]
+"""Makes the rows and the recipe of an encoder."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +72,21 @@ ARMS = {
 }
 
 
-def write_data(arm: Arm, options: argparse.Namespace, folder: Path) -> list[Row]:
-    """Write an arm's rows, which are returned."""
+def rows_of(arm: Arm, options: argparse.Namespace) -> list[Row]:
+    """What an arm is trained on."""
     recipe = load_recipe(BASE)
     rows = mined(options) if arm.negatives is not None else all_rows(recipe, arm, options)
     if arm.tasks:
         rows = [row for row in rows if row.task in arm.tasks]
-    rows = sorted(rows, key=lambda row: fraction(row.model_dump_json(), SEED))[: arm.rows]
+    return sorted(rows, key=lambda row: fraction(row.model_dump_json(), SEED))[: arm.rows]
+
+
+def write_data(rows: Sequence[Row], folder: Path) -> None:
+    """Write rows as files of a task and a dataset."""
     folder.mkdir(parents=True, exist_ok=True)
     for task, dataset in {(row.task.value, row.dataset) for row in rows}:
         chosen = [row for row in rows if (row.task.value, row.dataset) == (task, dataset)]
         write_jsonl(folder / f"{task}.{dataset}.jsonl.gz", chosen)
-    return rows
 
 
 def all_rows(recipe: Recipe, arm: Arm, options: argparse.Namespace) -> list[Row]:
@@ -117,6 +123,12 @@ def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
     partial.rename(path)
 
 
+def prepare_arm(name: str, options: argparse.Namespace) -> tuple[list[Row], Recipe]:
+    """Rows and recipe of an arm."""
+    rows = rows_of(ARMS[name], options)
+    return rows, recipe_of(name, ARMS[name], rows, options.steps)
+
+
 def recipe_of(name: str, arm: Arm, rows: Sequence[Row], steps: int) -> Recipe:
     """The recipe of an arm: the shipped one's streams, as far as the arm has data for them."""
     base = load_recipe(BASE)
@@ -141,33 +153,33 @@ def recipe_of(name: str, arm: Arm, rows: Sequence[Row], steps: int) -> Recipe:
     })  # fmt: skip
 
 
-def train(name: str, arm: Arm, options: argparse.Namespace) -> dict[str, Any]:
-    """Train an arm's encoder, unless it is there; returns what it was trained on."""
+def train(name: str, prepared: Preparation, options: argparse.Namespace) -> dict[str, Any]:
+    """Train an encoder on rows by a recipe, unless it is there; returns what it was trained on."""
     folder = options.work / file_name(name)
     done = folder / "done.json"
     if done.exists():
         return dict(json.loads(done.read_text(encoding="utf-8")))
-    rows = write_data(arm, options, folder / "data")
-    recipe = folder / "recipe.toml"
-    chosen = recipe_of(name, arm, rows, options.steps).model_dump_json(exclude_none=True)
-    recipe.write_text(tomli_w.dumps(json.loads(chosen)), encoding="utf-8")
+    rows, recipe = prepared()
+    write_data(rows, folder / "data")
+    file = folder / "recipe.toml"
+    file.write_text(tomli_w.dumps(json.loads(recipe.model_dump_json(exclude_none=True))), encoding="utf-8")
     started = time.monotonic()
-    call("run", str(recipe), "--data", str(folder / "data"), "--out", str(folder / "run"), "--resume")
+    call("run", str(file), "--data", str(folder / "data"), "--out", str(folder / "run"), "--resume")
     seconds = round(time.monotonic() - started)
     call("export", str(folder / "run"), "--out", str(folder / "encoder"))
     found = {
-        "arm": name, "steps": options.steps, "rows": len(rows), "tasks": len({row.task for row in rows}),
+        "arm": name, "steps": recipe.training.steps, "rows": len(rows), "tasks": len({row.task for row in rows}),
         "languages": len({lang for row in rows for lang in row_langs(row)}), "seconds": seconds,
     }  # fmt: skip
     done.write_text(json.dumps(found), encoding="utf-8")
     return found
 
 
-def judge(encoder: str, options: argparse.Namespace) -> dict[str, float]:
+def judge(encoder: str, options: argparse.Namespace, sets: Sequence[str] = SETS) -> dict[str, float]:
     """The figures of an encoder, by set."""
-    sets = [part for name in SETS for part in ("--sets", name)]
+    chosen = [part for name in sets for part in ("--sets", name)]
     said = call(
-        "evaluate", encoder, "--data", str(options.eval), *sets, "--limit", str(options.limit), "--json",
+        "evaluate", encoder, "--data", str(options.eval), *chosen, "--limit", str(options.limit), "--json",
         "--backend", "openvino-f32", "--cache", str(options.work / "vectors"),
     )  # fmt: skip
     rows = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
@@ -207,7 +219,7 @@ def main() -> None:
         kept = options.work / file_name(name) / "judged.json"
         if kept.exists():
             continue
-        trained = {"arm": name} if name == "base" else train(name, ARMS[name], options)
+        trained = {"arm": name} if name == "base" else train(name, lambda: prepare_arm(name, options), options)  # noqa: B023
         encoder = load_recipe(BASE).base if name == "base" else str(kept.parent / "encoder")
         row = {**trained, **judge(encoder, options)}
         print(row, flush=True)

@@ -36,7 +36,7 @@ def serve(
     if not _is_installed("streamlit"):
         raise SettingsError("the application needs Streamlit: pip install 'panlingua[ui]'")
     settings = load_settings(index=index, store=store)
-    environment = dict(os.environ)
+    environment = {"MALLOC_ARENA_MAX": "2", **os.environ}  # every session is a thread: see search.memory.share_heap
     if index:
         environment["PANLINGUA_INDEX"] = index
     if store:
