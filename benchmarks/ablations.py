@@ -175,12 +175,14 @@ def train(name: str, prepared: Preparation, options: argparse.Namespace) -> dict
     return found
 
 
-def judge(encoder: str, options: argparse.Namespace, sets: Sequence[str] = SETS) -> dict[str, float]:
+def judge(
+    encoder: str, options: argparse.Namespace, *, sets: Sequence[str] = SETS, backend: str = "openvino-f32"
+) -> dict[str, float]:
     """The figures of an encoder, by set."""
     chosen = [part for name in sets for part in ("--sets", name)]
     said = call(
         "evaluate", encoder, "--data", str(options.eval), *chosen, "--limit", str(options.limit), "--json",
-        "--backend", "openvino-f32", "--cache", str(options.work / "vectors"),
+        "--backend", backend, "--cache", str(options.work / "vectors"),
     )  # fmt: skip
     rows = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     return {
