@@ -12,8 +12,8 @@ the recipe `m-st5`: LoRA on the attention, in-batch negatives, mean pooling, tex
     within, with own vectors    rank 8, and three tenths of the steps keep the base's vectors of the same texts
     mean of checkpoints, runs   of "within, rank 8": its last three checkpoints; it and a run from another seed
 
-Encoders are judged (in bfloat16) after all steps, "within, rank 8" at every checkpoint as well. What is in FOLDER is not
-made again. Writes results/m-st5.jsonl.
+Encoders are judged in bfloat16 after all steps, "within, rank 8" at every checkpoint as well. What is in FOLDER is
+not made again. Writes results/m-st5.jsonl.
 """
 
 from __future__ import annotations
