@@ -114,11 +114,15 @@ def split_japanese(text: str) -> list[str]:
     return _JAPANESE.findall(text)
 
 
+def read_japanese(text: str) -> list[tuple[str, str]]:
+    """Words of Japanese text, each with how it is read, in kana; threads may share the analyser."""
+    with _ONE_AT_A_TIME:  # the analyser refuses a second thread
+        return [(word.surface(), word.reading_form()) for word in _japanese().tokenize(text)]
+
+
 def _reading(word: str) -> str:
     """How Japanese is read, in kana."""
-    with _ONE_AT_A_TIME:  # the analyser refuses a second thread
-        readings = [morpheme.reading_form() for morpheme in _japanese().tokenize(word)]
-    return "".join(reading for reading in readings if reading != "キゴウ")
+    return "".join(reading for _, reading in read_japanese(word) if reading != "キゴウ")
 
 
 @lru_cache(maxsize=1)
