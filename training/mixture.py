@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from typing import NamedTuple
 
 from search.errors import TrainingDataError
 from search.text import truncate_graphemes
+from training.augmentation import Augmentation, build_augmentation
 from training.data.cleaning import canonical_text
 from training.data.schema import BitextRow, LabelledRow, NliRow, ParaphraseRow, RetrievalRow, Row, StsRow
 from training.recipe import Objective, Stream
@@ -197,17 +198,35 @@ def _source(number: int, stream: Stream, rows: Mapping[str, Sequence[Row]], rng:
         case Objective.NEUTRAL:
             return NeutralSource(number, stream, chosen, rng)
         case _:
-            pools = {name: Pool(build_items(members)) for name, members in chosen.items()}
+            items = {name: build_items(members) for name, members in chosen.items()}
+            augmentation = build_augmentation(number, stream, rows, _texts_of(items.values()))
+            if augmentation:
+                items = {name: _that_fit(members, augmentation) for name, members in items.items()}
+            pools = {name: Pool(members) for name, members in items.items()}
             _check_size(number, stream, pools)
             usable = {name: pool for name, pool in pools.items() if pool.families > 1}
-            return lambda: _draw_pairs(number, stream, usable, rng)
+            return lambda: _draw_pairs(number, stream, usable, augmentation, rng)
+
+
+def _texts_of(pools: Iterable[Sequence[Item]]) -> Iterator[Text]:
+    return (text for items in pools for item in items for text in (*item.queries, *item.documents))
+
+
+def _that_fit(items: Iterable[Item], augmentation: Augmentation) -> list[Item]:
+    """Items with the queries that have another form; those without any are left out."""
+    fitting = (
+        item._replace(queries=tuple(query for query in item.queries if augmentation.fits(*query))) for item in items
+    )
+    return [item for item in fitting if item.queries]
 
 
 def _check_size(number: int, stream: Stream, pools: Mapping[str, Pool]) -> None:
     largest = max((pool.families for pool in pools.values()), default=0)
     if largest < 2:
+        wanted = " whose queries hold names" if stream.code_switch else " whose queries are in other scripts than Latin"
         raise TrainingDataError(
-            f"stream {number + 1} ({stream.objective}): in-batch negatives need two documents; the data has {largest}."
+            f"stream {number + 1} ({stream.objective}): in-batch negatives need two documents; the data has {largest}"
+            f"{wanted if stream.code_switch or stream.romanize else ''}."
         )
     if stream.negatives >= largest:
         raise TrainingDataError(
@@ -230,12 +249,14 @@ def _draw_langs(sizes: Mapping[str, int], count: int, temperature: float, rng: r
     return drawn
 
 
-def _draw_pairs(number: int, stream: Stream, pools: Mapping[str, Pool], rng: random.Random) -> Batch:
+def _draw_pairs(
+    number: int, stream: Stream, pools: Mapping[str, Pool], augmentation: Augmentation | None, rng: random.Random
+) -> Batch:
     for _ in range(TRIES):
         pool = pools[_draw({name: len(pool.items) for name, pool in pools.items()}, stream.temperature, rng)]
         sizes = {lang: len(at) for lang, at in pool.by_lang.items()}
         langs = _draw_langs(sizes, stream.languages, stream.temperature, rng)
-        rows, pairs, families = _draw_rows(stream, pool, langs, rng)
+        rows, pairs, families = _draw_rows(stream, pool, langs, augmentation, rng)
         if len(rows) > 1:
             break
     else:
@@ -250,7 +271,7 @@ def _draw_pairs(number: int, stream: Stream, pools: Mapping[str, Pool], rng: ran
 
 
 def _draw_rows(
-    stream: Stream, pool: Pool, langs: Sequence[str], rng: random.Random
+    stream: Stream, pool: Pool, langs: Sequence[str], augmentation: Augmentation | None, rng: random.Random
 ) -> tuple[list[tuple[str, ...]], list[tuple[str, str]], set[str]]:
     """Query, document and given negatives of each place, their languages, and the families that meet."""
     rows: list[tuple[str, ...]] = []
@@ -270,10 +291,24 @@ def _draw_rows(
         texts.update((query.text, document.text))
         given = [negative for negative in item.negatives.get(query.text, ()) if negative not in texts]
         rng.shuffle(given)
+        if augmentation:
+            query, document = _augment(stream, augmentation, query, document, rng)
         rows.append((query.text, document.text, *given[: _wanted_negatives(stream)]))
         pairs.append((query.lang, document.lang))
     kept = _accompanied(pairs, pool.answerable)
     return [rows[place] for place in kept], [pairs[place] for place in kept], families
+
+
+def _augment(
+    stream: Stream, augmentation: Augmentation, query: Text, document: Text, rng: random.Random
+) -> tuple[Text, Text]:
+    """The pair with another form of its query, in the share that the stream asks for."""
+    if rng.random() >= stream.code_switch + stream.romanize:  # one of them is 0
+        return query, document
+    changed = query._replace(text=augmentation.change(*query, other=document.lang, rng=rng))
+    if stream.romanize and stream.objective is Objective.BITEXT:
+        return changed, query
+    return (query if changed.text == document.text else changed), document
 
 
 def _accompanied(pairs: Sequence[tuple[str, str]], answerable: frozenset[str]) -> list[int]:

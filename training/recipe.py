@@ -37,6 +37,9 @@ class Objective(StrEnum):
     """Not an encoder but a cross-encoder: it reads a query and a passage together and scores the pair."""
 
 
+_WITHOUT_QUERIES = (Objective.STS, Objective.CLASSIFICATION, Objective.NEUTRAL)
+
+
 class HubData(_Section):
     """A dataset of the hub."""
 
@@ -71,6 +74,10 @@ class Stream(_Section):
     query sees wrong documents in its own. `max_chars` cuts texts; 0 leaves that to `training.max_tokens`. Of
     neutral streams, `queries` is the share of batches of queries, the rest being documents. In rerank streams every
     query is shown its document, its `negatives`, and documents of `in_batch` other rows of the batch.
+
+    A stream with `code_switch` takes queries that hold names (of the datasets `names`), and puts the names into another
+    language in that share of them. One with `romanize` takes queries in other scripts than Latin, and puts that share
+    into Latin letters; of bitext, that share of the pairs are a text and its own romanisation.
     """
 
     objective: Objective
@@ -86,6 +93,19 @@ class Stream(_Section):
     similarity_temperature: float = Field(default=0.02, gt=0)
     queries: Share = 0.5
     max_chars: int = Field(default=0, ge=0)
+    code_switch: Share = 0.0
+    names: tuple[str, ...] = ()
+    romanize: Share = 0.0
+
+    @model_validator(mode="after")
+    def _augmentation(self) -> Stream:
+        if (self.code_switch or self.romanize) and self.objective in _WITHOUT_QUERIES:
+            raise ValueError(f"{self.objective} streams have no queries to change; code_switch and romanize need some")
+        if self.code_switch and self.romanize:
+            raise ValueError("code_switch and romanize need a stream each")
+        if bool(self.code_switch) != bool(self.names):
+            raise ValueError('code_switch and names go together, such as names = ["iso-codes-*"]')
+        return self
 
 
 class Lora(_Section):
