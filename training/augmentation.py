@@ -55,7 +55,7 @@ class Romanization:
     """Queries of other scripts in Latin letters: a text and its romanisation mean the same (`training.latin`).
 
     Source: Liu et al., 2024, "TransliCo: A Contrastive Learning Framework to Address the Script Barrier in Multilingual
-    Pretrained Language Models", section 3 (transliteration contrastive modelling); Xhelili, Liu and Schütze, 2024,
+    Pretrained Language Models" (transliteration contrastive modelling); Xhelili, Liu and Schütze, 2024,
     "Breaking the Script Barrier in Multilingual Pre-Trained Language Models with Transliteration-Based Post-Training
     Alignment".
     Differs: sentence vectors are contrasted as they are searched, without masked language modelling; anyascii and

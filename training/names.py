@@ -5,7 +5,7 @@ searched for names of its own language and, where that is written in Latin lette
 other form of.
 
 Source: Whitehouse, Christopoulou and Iacobacci, 2022, "EntityCS: Improving Zero-Shot Cross-lingual Transfer with
-Entity-Centric Code Switching", section 2 (all names of a text go into one language, of those that have them all).
+Entity-Centric Code Switching" (all names of a text go into one language, of those that have them all).
 Differs: names are recognised by their letters, for want of links to Wikidata; texts are in any language, not in English
 alone; languages are drawn by script first, so that every script counts equally.
 """
