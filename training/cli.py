@@ -11,6 +11,7 @@ from search.console import run
 from search.settings import load_settings
 from training.adapt_command import adapt_command
 from training.evaluate_command import evaluate_command
+from training.layer_commands import swap_command
 from training.mine_command import mine_command
 from training.run_commands import average_command, export_command, plan_command, run_command
 from training.static_command import static_command
@@ -53,6 +54,7 @@ app.command("plan")(plan_command)
 app.command("mine")(mine_command)
 app.command("synthesize")(synthesize_command)
 app.command("average")(average_command)
+app.command("swap")(swap_command)
 app.command("export")(export_command)
 app.command("evaluate")(evaluate_command)
 app.command("adapt")(adapt_command)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from search.encoder.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_updates, merge_adapter
 from search.errors import TrainingError
+from training.layers import layer_of
 from training.recipe import Recipe
 
 DESCRIPTION_FILE = "panlingua.json"
 TRAINING_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*", "trainer_state.json", "training_args.bin")
+DOWN, UP = ".lora_A.weight", ".lora_B.weight"
+Factor = npt.NDArray[np.float32]
 KEPT_CONFIG = ("peft_type", "r", "lora_alpha", "target_modules", "bias", "task_type")
 
 
@@ -91,30 +95,59 @@ def average_adapters(adapters: Sequence[Path], out: Path, *, weights: Sequence[f
 
     Source: Wortsman et al., 2022, "Model soups", section 2 (uniform soup), here of low-rank updates.
     """
-    from safetensors.numpy import load_file, save_file
-
     if not adapters:
         raise TrainingError("no adapters to average")
     shares = list(weights) if weights else [1 / len(adapters)] * len(adapters)
     updates = [load_updates(path) for path in adapters]  # refuses what is damaged or is not plain LoRA
-    loaded = [load_file(path / ADAPTER_WEIGHTS) for path in adapters]
-    configs = [json.loads((path / ADAPTER_CONFIG).read_text("utf-8")) for path in adapters]
     shapes = [{name: update.shape for name, update in found.items()} for found in updates]
-    if len(shares) != len(loaded) or any(found != shapes[0] for found in shapes):
+    if len(shares) != len(adapters) or any(found != shapes[0] for found in shapes):
         raise TrainingError("adapters can be averaged only when they adapt the same weights, with one share for each")
-    rank = sum(int(config["r"]) for config in configs)
-    merged = {}
-    for name in loaded[0]:
-        parts = [tensors[name].astype(np.float32) for tensors in loaded]
-        if ".lora_B." in name:
-            scales = [share * config["lora_alpha"] / config["r"] for share, config in zip(shares, configs, strict=True)]
-            merged[name] = np.concatenate([part * scale for part, scale in zip(parts, scales, strict=True)], axis=1)
-        else:
-            merged[name] = np.concatenate(parts, axis=0)
+    return combine_adapters(adapters, out, lambda _: shares)
+
+
+def combine_adapters(adapters: Sequence[Path], out: Path, shares_of: Callable[[str], Sequence[float]]) -> Path:
+    """Write the sum of plain LoRA adapters' updates, each weight with shares of its own, as one adapter.
+
+    Factors are laid side by side, without those whose share is 0. The rank is what the longest sum takes; others are
+    filled up with zeros.
+
+    Args:
+        adapters: Folders of adapters of one base; one that lacks a weight adds nothing to it.
+        out: Folder to write.
+        shares_of: The share of each adapter in the weight of this name.
+    """
+    from safetensors.numpy import load_file, save_file
+
+    configs = [json.loads((path / ADAPTER_CONFIG).read_text("utf-8")) for path in adapters]
+    loaded = [load_file(path / ADAPTER_WEIGHTS) for path in adapters]
+    scales = [config["lora_alpha"] / config["r"] for config in configs]
+    sums: dict[str, tuple[Factor, Factor]] = {}
+    for down in dict.fromkeys(name for tensors in loaded for name in tensors if name.endswith(DOWN)):
+        terms = [
+            (share * scale, tensors[down].astype(np.float32), tensors[down.replace(DOWN, UP)].astype(np.float32))
+            for share, scale, tensors in zip(shares_of(down), scales, loaded, strict=True)
+            if down in tensors
+        ]
+        sums[down] = _side_by_side(terms)
+    rank = max([1, *(len(a) for a, _ in sums.values())])
+    factors = {}
+    for down, (a, b) in sums.items():
+        factors[down] = np.pad(a, ((0, rank - len(a)), (0, 0)))
+        factors[down.replace(DOWN, UP)] = np.pad(b, ((0, 0), (0, rank - len(a))))
+    config = {**configs[0], "r": rank, "lora_alpha": rank}
+    if any(each.get("layers_to_transform") for each in configs):
+        config["layers_to_transform"] = sorted({layer for name in sums if (layer := layer_of(name)) is not None})
     out.mkdir(parents=True, exist_ok=True)
-    save_file(merged, out / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    (out / ADAPTER_CONFIG).write_text(json.dumps({**configs[0], "r": rank, "lora_alpha": rank}, indent=2), "utf-8")
+    save_file(factors, out / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+    (out / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2), "utf-8")
     return out
+
+
+def _side_by_side(terms: Sequence[tuple[float, Factor, Factor]]) -> tuple[Factor, Factor]:
+    """Factors (r, in) and (out, r) whose product is the sum of the terms' products, each times its number."""
+    _, a, b = terms[0]
+    used = [term for term in terms if term[0]] or [(0.0, a[:0], b[:, :0])]
+    return np.concatenate([a for _, a, _ in used]), np.concatenate([scale * b for scale, _, b in used], axis=1)
 
 
 def shrink_adapter(adapter: Path, out: Path) -> Path:
