@@ -20,9 +20,10 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -200,9 +201,29 @@ def call(*arguments: str) -> str:
     return done.stdout
 
 
+def record_once(table: str, run: Mapping[str, str], folder: Path, measure: Callable[[], dict[str, Any]]) -> None:
+    """Measure a row and write it to results/, unless the folder says that it was done."""
+    kept = folder / "judged.json"
+    if kept.exists():
+        return
+    row = measure()
+    print(row, flush=True)
+    write_rows(table, run, [row])
+    folder.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(row), encoding="utf-8")
+
+
 def file_name(name: str) -> str:
     """The arm's name as that of a file."""
     return name.replace(",", "").replace(" ", "-")
+
+
+def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Train an arm's encoder, or take the base, and judge it."""
+    if name == "base":
+        return {"arm": name, **judge(load_recipe(BASE).base, options)}
+    trained = train(name, partial(prepare_arm, name, options), options)
+    return {**trained, **judge(str(options.work / file_name(name) / "encoder"), options)}
 
 
 def main() -> None:
@@ -218,16 +239,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     run = describe_run(f"python -m benchmarks.ablations --steps {options.steps} --limit {options.limit}")
     for name in ("base", *options.arms):
-        kept = options.work / file_name(name) / "judged.json"
-        if kept.exists():
-            continue
-        trained = {"arm": name} if name == "base" else train(name, lambda: prepare_arm(name, options), options)  # noqa: B023
-        encoder = load_recipe(BASE).base if name == "base" else str(kept.parent / "encoder")
-        row = {**trained, **judge(encoder, options)}
-        print(row, flush=True)
-        write_rows("ablations", run, [row])
-        kept.parent.mkdir(exist_ok=True)
-        kept.write_text(json.dumps(row), encoding="utf-8")
+        record_once("ablations", run, options.work / file_name(name), partial(measure, name, options))
 
 
 if __name__ == "__main__":
