@@ -11,7 +11,7 @@ from search.console import run
 from search.settings import load_settings
 from training.adapt_command import adapt_command
 from training.evaluate_command import evaluate_command
-from training.layer_commands import swap_command
+from training.layer_commands import shrink_command, swap_command
 from training.mine_command import mine_command
 from training.run_commands import average_command, export_command, plan_command, run_command
 from training.static_command import static_command
@@ -60,6 +60,7 @@ app.command("evaluate")(evaluate_command)
 app.command("adapt")(adapt_command)
 app.command("tokens")(tokens_command)
 app.command("trim")(trim_command)
+app.command("shrink")(shrink_command)
 app.command("extend")(extend_command)
 app.command("static")(static_command)
 

@@ -88,27 +88,45 @@ def encoder_folder(encoder: Encoder) -> Path:
     return encoder.folder
 
 
+def transformer_folder(folder: Path) -> Path:
+    """The part of a SentenceTransformer folder with weights and tokenizer.
+
+    Raises:
+        EncoderError: It has no transformer.
+    """
+    found = [module for module in read_modules(folder) if str(module["type"]).endswith("Transformer")]
+    if not found:
+        raise EncoderError(f"{folder}: no transformer in modules.json; a static encoder cannot be changed")
+    return folder / str(found[0].get("path", ""))
+
+
+def read_weights(transformer: Path) -> Tensors:
+    """All weights of a transformer by name.
+
+    Raises:
+        EncoderError: They are not in one file of safetensors, or it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = transformer / WEIGHTS_FILE
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise EncoderError(
+            f"{path}: cannot be read ({error}); save the encoder again as one file of safetensors"
+        ) from error
+
+
 def read_parts(folder: Path) -> EncoderParts:
     """Tokenizer and weights of a SentenceTransformer folder.
 
     Raises:
         EncoderError: It has no transformer with a Unigram tokenizer and one file of weights.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    modules = read_modules(folder)
-    found = [module for module in modules if str(module["type"]).endswith("Transformer")]
-    if not found:
-        raise EncoderError(f"{folder}: no transformer in modules.json; a static encoder's vocabulary cannot be changed")
-    transformer = folder / str(found[0].get("path", ""))
+    transformer = transformer_folder(folder)
     unigram = read_unigram(transformer)
-    try:
-        tensors = load_file(transformer / WEIGHTS_FILE)
-    except (OSError, SafetensorError) as error:
-        raise EncoderError(
-            f"{transformer / WEIGHTS_FILE}: cannot be read ({error}); save the encoder again as one file of safetensors"
-        ) from error
+    tensors = read_weights(transformer)
     names = [name for name in tensors if name.endswith(EMBEDDINGS)]
     if len(names) != 1 or len(tensors[names[0]]) < len(unigram.pieces):
         raise EncoderError(f"{transformer / WEIGHTS_FILE}: embeddings of the tokenizer's pieces not found ({names})")
@@ -148,13 +166,26 @@ def write_encoder(
     save_file({**parts.tensors, parts.embedding_name: rows}, transformer / WEIGHTS_FILE, metadata={"format": "pt"})
     (transformer / TOKENIZER_FILE).write_text(unigram.to_json(), "utf-8")
     _renumber_configs(transformer, parts.unigram, unigram)
-    offsets = load_offsets(fingerprint, parts.folder / OFFSETS_FILE)
+    finish_folder(work, out, base=parts.folder, fingerprint=fingerprint, record=record)
+    return read_parts(out)
+
+
+def finish_folder(work: Path, out: Path, *, base: Path, fingerprint: str, record: Mapping[str, Any]) -> None:
+    """Give a new encoder the language offsets of its base and a description, then its name.
+
+    Args:
+        work: Where it was written.
+        out: What it shall be called.
+        base: Folder of the encoder that it was made from.
+        fingerprint: The base's.
+        record: How it was made, for `panlingua.json`.
+    """
+    offsets = load_offsets(fingerprint, base / OFFSETS_FILE)
     if offsets:
         offsets.save(work / OFFSETS_FILE)
     made = {"name": out.name, "created": datetime.now(UTC).isoformat(timespec="seconds"), **record}
     (work / DESCRIPTION_FILE).write_text(json.dumps(made, indent=2, ensure_ascii=False), "utf-8")
     work.replace(out)
-    return read_parts(out)
 
 
 def folder_bytes(folder: Path) -> int:
