@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from search.encoder.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_updates, merge_adapter
+from search.balance import OFFSETS_FILE
+from search.encoder.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS_FILE, load_updates, merge_adapter
 from search.errors import TrainingError
 from training.layers import layer_of
 from training.recipe import Recipe
@@ -33,7 +34,7 @@ def export_encoder(
     What a recipe of rerank streams trained is loaded by `CrossEncoder(out)`.
 
     Args:
-        adapter: Folder of the trained adapter, or of a whole trained model, which is copied.
+        adapter: Folder of the trained adapter, or of a whole trained model.
         base: Folder of the base.
         out: Folder to make.
         recipe: What it was trained by.
@@ -53,10 +54,13 @@ def export_encoder(
         merge_adapter(base, adapter, work)
         if recipe.is_reranker:
             _replace_head(adapter, work)
-    else:
+    elif recipe.is_reranker:
         shutil.copytree(adapter, work, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*TRAINING_STATE))
+    else:
+        _save_as_base(adapter, base, work)
     if not recipe.is_reranker:
         _write_prompts(work, recipe)
+        _keep_offsets(base, work)
     record = describe(recipe, run or {}, evaluation or {})
     (work / DESCRIPTION_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False), "utf-8")
     work.replace(out)
@@ -162,6 +166,27 @@ def shrink_adapter(adapter: Path, out: Path) -> Path:
     kept = {key: config[key] for key in KEPT_CONFIG} | {"target_modules": sorted(config["target_modules"])}
     (out / ADAPTER_CONFIG).write_text(json.dumps(kept, indent=2), "utf-8")
     return out
+
+
+def _save_as_base(trained: Path, base: Path, folder: Path) -> None:
+    """A whole model with its base's token limit and precision, not those of its training."""
+    from safetensors.torch import load_file, save_file
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(trained), device="cpu", local_files_only=True)
+    model.max_seq_length = SentenceTransformer(str(base), device="cpu", local_files_only=True).max_seq_length
+    model.save_pretrained(str(folder), create_model_card=False)
+    if (base / WEIGHTS_FILE).is_file():
+        before, tensors = load_file(base / WEIGHTS_FILE), load_file(folder / WEIGHTS_FILE)
+        kept = {name: tensor.to(before.get(name, tensor).dtype) for name, tensor in tensors.items()}
+        save_file(kept, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def _keep_offsets(base: Path, folder: Path) -> None:
+    """Language offsets of the base, which merging an adapter keeps and saving a whole model does not."""
+    if (base / OFFSETS_FILE).is_file():
+        (folder / OFFSETS_FILE).parent.mkdir(exist_ok=True)
+        shutil.copyfile(base / OFFSETS_FILE, folder / OFFSETS_FILE)
 
 
 def _replace_head(adapter: Path, folder: Path) -> None:
