@@ -19,7 +19,9 @@ def build_loss(model: Any, stream: Stream, training: Training) -> torch.nn.Modul
     - bitext: the same in both directions.
     - STS: CoSENT (Su, 2022): pairs are ranked, their scores not copied.
     - classification: all triplets of a batch (Hermans et al., 2017, equation 6).
-    - neutral: 1 - cosine to the teacher's vector (EmbedDistill, Kim et al., 2023, equation 7).
+    - neutral, parallel: 1 - cosine to the teacher's vector (EmbedDistill, Kim et al., 2023, equation 7); of a text and
+      its translation, the mean of both to one vector (Reimers and Gurevych, 2020, equation 1, whose squared distance
+      of unit vectors is twice that).
     - rerank: the softmax over the documents shown with a query, of which one answers it (ListNet, Cao et al., 2007;
       with mined negatives the "localized contrastive estimation" of Gao, Dai and Callan, 2021, equation 2).
 
@@ -36,7 +38,7 @@ def build_loss(model: Any, stream: Stream, training: Training) -> torch.nn.Modul
             loss: torch.nn.Module = losses.CoSENTLoss(model)
         case Objective.CLASSIFICATION:
             loss = losses.BatchAllTripletLoss(model)
-        case Objective.NEUTRAL:
+        case Objective.NEUTRAL | Objective.PARALLEL:
             return losses.EmbedDistillLoss(model, distance_metric="cosine")
         case objective:
             loss = _contrastive(model, stream, training, symmetric=objective is Objective.BITEXT)

@@ -176,7 +176,7 @@ def _source(number: int, stream: Stream, rows: Mapping[str, Sequence[Row]], rng:
     wanted = {
         Objective.RETRIEVAL: RetrievalRow, Objective.BITEXT: BitextRow, Objective.PARAPHRASE: ParaphraseRow,
         Objective.NLI: NliRow, Objective.STS: StsRow, Objective.CLASSIFICATION: LabelledRow,
-        Objective.RERANK: RetrievalRow,
+        Objective.RERANK: RetrievalRow, Objective.PARALLEL: BitextRow,
     }.get(stream.objective)  # fmt: skip
     chosen = {
         name: [row for row in members if wanted is None or isinstance(row, wanted)]
@@ -197,6 +197,8 @@ def _source(number: int, stream: Stream, rows: Mapping[str, Sequence[Row]], rng:
             return lambda: _draw_labelled(number, stream, chosen, rng)
         case Objective.NEUTRAL:
             return NeutralSource(number, stream, chosen, rng)
+        case Objective.PARALLEL:
+            return ParallelSource(number, stream, chosen, rng)
         case _:
             items = {name: build_items(members) for name, members in chosen.items()}
             augmentation = build_augmentation(number, stream, rows, _texts_of(items.values()))
@@ -434,6 +436,31 @@ class NeutralSource:
         texts = [self.rng.choice(self.texts[lang][is_query]) for lang in drawn]
         rows = tuple((text, kind) for text in texts)
         return Batch(self.number, ("text", "kind"), rows, tuple((lang, lang) for lang in drawn))
+
+
+class ParallelSource:
+    """Texts with a translation each, both as queries or both as documents, to be taught one vector."""
+
+    def __init__(self, number: int, stream: Stream, rows: Mapping[str, Sequence[Row]], rng: random.Random) -> None:
+        self.number, self.stream, self.rng = number, stream, rng
+        self.pairs: dict[str, list[tuple[BitextRow, int]]] = defaultdict(list)
+        for members in rows.values():
+            for row in members:
+                if isinstance(row, BitextRow):
+                    for place, lang in enumerate(row.langs):
+                        self.pairs[lang].append((row, place))
+        self.sizes = {lang: len(found) for lang, found in self.pairs.items()}
+
+    def __call__(self) -> Batch:
+        """A batch over many languages; translations are into any other."""
+        kind = "query" if self.rng.random() < self.stream.queries else "document"
+        texts, langs = [], []
+        for _ in range(self.stream.batch_size):
+            row, place = self.rng.choice(self.pairs[_draw(self.sizes, self.stream.temperature, self.rng)])
+            other = self.rng.choice([at for at in range(len(row.texts)) if at != place])
+            texts.append((row.texts[place], row.texts[other], kind))
+            langs.append((row.langs[place], row.langs[other]))
+        return Batch(self.number, ("text", "translation", "kind"), tuple(texts), tuple(langs))
 
 
 def _plain_texts(row: Row) -> Iterable[tuple[str, str, bool]]:

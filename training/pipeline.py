@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.encoder import load_encoder
+from search.encoder import Encoder, load_encoder
 from search.errors import RecipeError, TrainingError
 from training.mixture import Batch, plan_batches
 from training.model import base_folder
 from training.neutral import build_teacher, neutral_texts
 from training.prepare import Prepared, build_evaluator, build_reranking_evaluator, prepare
-from training.recipe import Recipe
+from training.recipe import OWN, Recipe
 
 if TYPE_CHECKING:
     from training.model import Model
@@ -78,9 +78,9 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
     _check_same_data(prepared, options)
     say(f"{sum(map(len, prepared.rows.values())):,} rows in {len(prepared.statistics.languages)} languages")
     batches = plan_batches(prepared.rows, recipe.streams, steps=recipe.training.steps, seed=recipe.seed)
-    teacher = _teacher(batches, recipe, options, say, processes)
     model = load_base(recipe, options.encoders, device=options.device)
     _check_dimensions(recipe, model)
+    teacher = _teacher(batches, recipe, options, model, say, processes)
     add_adapter(model, recipe.lora)
     if options.adapter:
         load_adapter_weights(model, options.adapter)
@@ -199,9 +199,9 @@ def _check_dimensions(recipe: Recipe, model: Any) -> None:
 
 
 def _teacher(
-    batches: list[Batch], recipe: Recipe, options: RunOptions, say: Report, processes: Processes
+    batches: list[Batch], recipe: Recipe, options: RunOptions, model: Any, say: Report, processes: Processes
 ) -> Mapping[tuple[str, str], Any]:
-    """The neutral streams' teacher vectors, kept in the run folder: a resumed run need not compute them again."""
+    """The teacher's vectors, kept in the run folder: a resumed run need not compute them again."""
     import numpy as np
 
     texts = neutral_texts(batches)
@@ -212,17 +212,28 @@ def _teacher(
     is_there = options.resume and kept.is_file() and len(np.load(kept, mmap_mode="r")) == len(keys)
     if processes.is_first and not is_there:
         say(f"teacher's vectors of {len(texts):,} texts ...")
-        encoder = load_encoder(
-            str(base_folder(recipe.base, options.encoders)) if "/" in recipe.base else recipe.base,
-            backend=options.backend, device=options.device, threads=options.threads, cache_dir=options.encoders,
-        )  # fmt: skip
-        is_own = recipe.training.teacher == "own"
-        teacher = build_teacher(texts, encoder, kept_mean=recipe.training.teacher_mean, own=is_own)
+        encoder = _load_teacher(recipe, options, model.get_embedding_dimension())
+        as_is = recipe.training.teacher is not None
+        teacher = build_teacher(texts, encoder, kept_mean=recipe.training.teacher_mean, own=as_is)
         with kept.with_suffix(".new").open("wb") as file:
             np.save(file, np.stack([teacher[key] for key in keys]))
         kept.with_suffix(".new").replace(kept)
     processes.wait()
     return dict(zip(keys, np.load(kept), strict=True))
+
+
+def _load_teacher(recipe: Recipe, options: RunOptions, dimension: int) -> Encoder:
+    name = recipe.base if recipe.training.teacher in (None, OWN) else recipe.training.teacher
+    encoder = load_encoder(
+        str(base_folder(name, options.encoders)) if "/" in name else name,
+        backend=options.backend, device=options.device, threads=options.threads, cache_dir=options.encoders,
+    )  # fmt: skip
+    if encoder.dimension != dimension:
+        raise RecipeError(
+            f"training.teacher: {name}'s vectors have {encoder.dimension} dimensions, those of the base {recipe.base} "
+            f"{dimension}; name a teacher with {dimension}, or a base with {encoder.dimension}."
+        )
+    return encoder
 
 
 def _write_run_file(

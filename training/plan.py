@@ -114,7 +114,7 @@ def peak_memory() -> int:
 
 
 def _texts(batch: Batch) -> int:
-    return 1 if batch.columns[0] == "text" else len([name for name in batch.columns if name != "score"])
+    return len([name for name in batch.columns if name not in ("score", "label", "kind")])
 
 
 def _time_steps(model: Any, chosen: list[Batch], recipe: Recipe) -> dict[int, float]:

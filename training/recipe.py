@@ -15,6 +15,8 @@ from search.errors import RecipeError
 from training.data.schema import Task
 
 Share = Annotated[float, Field(ge=0, le=1)]
+OWN = "own"
+"""The teacher that is the base itself."""
 ALL_LINEAR = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
 
 
@@ -32,12 +34,14 @@ class Objective(StrEnum):
     STS = "sts"
     CLASSIFICATION = "classification"
     NEUTRAL = "neutral"
-    """Language-neutral self-distillation: the base's own vectors without their language's mean."""
+    """Distillation: the teacher's vectors, by default the base's own without their language's mean."""
+    PARALLEL = "parallel"
+    """The same for two translations of a text, which are taught one vector: the mean of the teacher's two."""
     RERANK = "rerank"
     """Not an encoder but a cross-encoder: it reads a query and a passage together and scores the pair."""
 
 
-_WITHOUT_QUERIES = (Objective.STS, Objective.CLASSIFICATION, Objective.NEUTRAL)
+_WITHOUT_QUERIES = (Objective.STS, Objective.CLASSIFICATION, Objective.NEUTRAL, Objective.PARALLEL)
 
 
 class HubData(_Section):
@@ -71,9 +75,9 @@ class Stream(_Section):
     `weight` is the share of the steps; `loss_weight` multiplies the loss. Datasets are drawn in proportion to
     size ** (1 / temperature), languages within them likewise. `cross_lingual` is the share of pairs whose two texts are
     in different languages where the data has both; `languages` how many languages meet in one batch: few, so that every
-    query sees wrong documents in its own. `max_chars` cuts texts; 0 leaves that to `training.max_tokens`. Of
-    neutral streams, `queries` is the share of batches of queries, the rest being documents. In rerank streams every
-    query is shown its document, its `negatives`, and documents of `in_batch` other rows of the batch.
+    query sees wrong documents in its own. `max_chars` cuts texts; 0 leaves that to `training.max_tokens`. Of neutral
+    and parallel streams, `queries` is the share of batches of queries, the rest being documents. In rerank streams
+    every query is shown its document, its `negatives`, and documents of `in_batch` other rows of the batch.
 
     A stream with `code_switch` takes queries that hold names (of the datasets `names`), and puts the names into another
     language in that share of them. One with `romanize` takes queries in other scripts than Latin, and puts that share
@@ -132,9 +136,10 @@ class Training(_Section):
     max_gradient_norm: float = Field(default=1.0, gt=0)
     matryoshka: tuple[int, ...] = ()
     teacher_mean: Share = Field(default=0.25, description="share of all languages' mean that the teacher keeps")
-    teacher: Literal["own"] | None = Field(
-        default=None, description="'own': neutral streams keep the base's vectors as they are, language included"
-    )
+    teacher: str | None = Field(
+        default=None, min_length=1,
+        description="whose vectors are taught as they are, language included: 'own' (the base's) or an encoder's name",
+    )  # fmt: skip
     mini_batch: int = Field(default=0, ge=0, description="GradCache: texts encoded at a time; 0: the whole batch")
     gradient_checkpointing: bool = False
     checkpoint_every: int = Field(default=100, ge=1)

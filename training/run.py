@@ -21,6 +21,7 @@ from search.errors import TrainingError
 from training.losses import build_loss
 from training.mixture import Batch
 from training.model import count_processes
+from training.neutral import mean_direction
 from training.recipe import Objective, Recipe, Stream
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def lay_out(batches: Sequence[Batch], recipe: Recipe, teacher: Mapping[tuple[str
     Args:
         batches: Planned batches.
         recipe: Gives streams and prompts.
-        teacher: Vector (D,) of each (text, kind) of the neutral streams.
+        teacher: Vector (D,) of each (text, kind) of the neutral and parallel streams.
     """
     from datasets import Dataset, DatasetDict
 
@@ -94,10 +95,10 @@ def _columns(
 ) -> tuple[tuple[str, ...], Sequence[tuple[Any, ...]], tuple[dict[str, str], str]]:
     query, document = recipe.query_prompt, recipe.document_prompt
     match stream.objective:
-        case Objective.NEUTRAL:
-            kind = str(batch.rows[0][1])
-            rows = [(text, (teacher or {})[str(text), kind]) for text, _ in batch.rows]
-            return ("text", "label"), rows, ({"text": query if kind == "query" else document}, kind)
+        case Objective.NEUTRAL | Objective.PARALLEL:
+            kind, known, names = str(batch.rows[0][-1]), teacher or {}, batch.columns[:-1]
+            rows = [(*row, mean_direction([known[str(text), kind] for text in row])) for *row, _ in batch.rows]
+            return (*names, "label"), rows, (dict.fromkeys(names, query if kind == "query" else document), kind)
         case Objective.RERANK:
             return ("query", "documents", "label"), _lists(batch, stream.in_batch), ({}, "")
         case Objective.RETRIEVAL:

@@ -15,9 +15,9 @@ from search.errors import TrainingDataError
 from training.data.cleaning import CleaningReport, canonical_text, clean, text_key, text_keys
 from training.data.schema import BitextRow, NliRow, RetrievalRow, Row
 from training.mixture import Batch
-from training.neutral import SHRINKAGE, build_teacher, neutral_texts, remove_language_means
+from training.neutral import SHRINKAGE, build_teacher, mean_direction, neutral_texts, remove_language_means
 from training.prepare import build_evaluator, fraction, limit_rows, prepare
-from training.recipe import Data, Recipe
+from training.recipe import Data, Objective, Recipe, Stream
 
 LANGS = ("en", "ar", "hi", "zh")
 
@@ -240,3 +240,37 @@ def test_the_teacher_encodes_each_text_once_as_what_it_is() -> None:
     np.testing.assert_allclose([np.linalg.norm(vector) for vector in teacher.values()], 1, atol=1e-6)
     assert teacher["a", "query"][2] == 0
     assert teacher["a", "document"][0] == 0
+
+
+def test_the_teacher_encodes_both_texts_of_a_parallel_row() -> None:
+    pairs = Batch(0, ("text", "translation", "kind"), (("a", "б", "document"), ("c", "a", "document")),
+                  (("en", "ru"), ("de", "en")))  # fmt: skip
+    assert neutral_texts([pairs]) == [("a", "document", "en"), ("б", "document", "ru"), ("c", "document", "de")]
+
+
+def test_the_mean_direction_is_nearest_to_all() -> None:
+    np.testing.assert_allclose(mean_direction(np.eye(2, dtype=np.float32)), [0.7071, 0.7071], atol=1e-4)
+    np.testing.assert_allclose(mean_direction([np.array([0.6, 0.8], np.float32)]), [0.6, 0.8], atol=1e-6)
+    assert not mean_direction([np.array([1, 0], np.float32), np.array([-1, 0], np.float32)]).any()
+    rng = np.random.default_rng(0)
+    vectors = [row / np.linalg.norm(row) for row in rng.normal(size=(3, 5)).astype(np.float32)]
+    others = rng.normal(size=(500, 5))
+    others /= np.linalg.norm(others, axis=1, keepdims=True)
+    best = sum(float(vector @ mean_direction(vectors)) for vector in vectors)
+    assert best > (others @ np.sum(vectors, axis=0)).max()
+
+
+@pytest.mark.parametrize(("kind", "prompt"), [("query", "query: "), ("document", "passage: ")])
+def test_translations_are_laid_out_with_one_vector_and_their_prompt(kind: str, prompt: str) -> None:
+    from training.run import lay_out
+
+    recipe = Recipe(name="r", streams=(Stream(objective=Objective.PARALLEL),))
+    batch = Batch(0, ("text", "translation", "kind"), (("狗", "dog", kind), ("猫", "cat", kind)), (("zh", "en"),) * 2)
+    axes = np.eye(4, dtype=np.float32)
+    teacher = {(text, kind): axis for text, axis in zip(("狗", "dog", "猫", "cat"), axes, strict=True)}
+    planned = lay_out([batch], recipe, teacher)
+    ((key, start, stop),) = planned.order
+    rows = planned.datasets[key]
+    assert (rows.column_names, start, stop) == (["text", "translation", "label"], 0, 2)
+    np.testing.assert_allclose(rows["label"], np.array([axes[0] + axes[1], axes[2] + axes[3]]) / 2**0.5, atol=1e-6)
+    assert planned.prompts[key] == {"text": prompt, "translation": prompt}

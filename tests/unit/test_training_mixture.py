@@ -58,9 +58,11 @@ def family(text: object) -> str:
 
 
 def test_batches_hold_one_task_in_the_shares_asked_for() -> None:
-    streams = [stream(objective.value, weight=weight) for objective, weight in zip(Objective, range(1, 9), strict=True)]
-    batches = plan(all_tasks(), *streams, steps=360)
-    assert Counter(batch.stream for batch in batches) == {number: (number + 1) * 10 for number in range(8)}
+    streams = [
+        stream(objective.value, weight=weight) for objective, weight in zip(Objective, range(1, 10), strict=True)
+    ]
+    batches = plan(all_tasks(), *streams, steps=450)
+    assert Counter(batch.stream for batch in batches) == {number: (number + 1) * 10 for number in range(9)}
     columns = {streams[batch.stream].objective: batch.columns for batch in batches}
     assert columns == {
         Objective.RETRIEVAL: ("anchor", "positive"),
@@ -70,6 +72,7 @@ def test_batches_hold_one_task_in_the_shares_asked_for() -> None:
         Objective.STS: ("sentence1", "sentence2", "score"),
         Objective.CLASSIFICATION: ("text", "label"),
         Objective.NEUTRAL: ("text", "kind"),
+        Objective.PARALLEL: ("text", "translation", "kind"),
         Objective.RERANK: ("anchor", "positive"),
     }
     assert [batch.stream for batch in batches] != sorted(batch.stream for batch in batches)
@@ -250,3 +253,32 @@ def test_a_neutral_stream_takes_the_kinds_and_lengths_asked_for(share: float, ki
     batches = plan({"d": all_tasks()["d"]}, stream("neutral", queries=share, max_chars=5))
     assert {row[1] for batch in batches for row in batch.rows} == kinds
     assert max(len(str(row[0])) for batch in batches for row in batch.rows) == 5
+
+
+def test_parallel_texts_are_translations_of_one_another_in_two_languages() -> None:
+    batches = plan(all_tasks(), stream("parallel", queries=0.5), steps=40)
+    rows = [(row, langs) for batch in batches for row, langs in zip(batch.rows, batch.langs, strict=True)]
+    for (text, translation, _), langs in rows:
+        assert family(text) == family(translation)
+        assert (str(text).split()[-1], str(translation).split()[-1]) == langs
+        assert langs[0] != langs[1]
+    assert {pair for _, pair in rows} == {(a, b) for a in LANGS for b in LANGS if a != b}
+    assert all(len({row[2] for row in batch.rows}) == 1 for batch in batches)
+    assert {batch.rows[0][2] for batch in batches} == {"query", "document"}
+
+
+def test_a_parallel_stream_takes_languages_by_temperature_and_cuts_both_texts() -> None:
+    few = [BitextRow(dataset="b", langs=("am", "en"), texts=(f"አማ {n} ርኛ", f"Amharic {n}")) for n in range(4)]
+    many = [BitextRow(dataset="b", langs=("ru", "en"), texts=(f"русский {n}", f"Russian {n}")) for n in range(96)]
+    shares = []
+    for temperature in (1.0, 5.0):
+        batches = plan({"b": [*few, *many]}, stream("parallel", temperature=temperature, max_chars=3), steps=60)
+        first = Counter(langs[0] for batch in batches for langs in batch.langs)
+        shares.append(first["am"] / first.total())
+        assert all(len(str(text)) <= 3 for batch in batches for row in batch.rows for text in row[:2])
+    assert shares[0] < 0.05 < 0.15 < shares[1]
+
+
+def test_a_parallel_stream_needs_bitext() -> None:
+    with pytest.raises(TrainingDataError, match=r"stream 1 \(parallel\): no rows"):
+        plan({"d": documents()}, stream("parallel"))
