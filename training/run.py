@@ -203,7 +203,7 @@ def is_bfloat16(precision: str) -> bool:
         return precision == "bfloat16"
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.cpu._is_amx_tile_supported())
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def _build_trainer(model: Model, data: PlannedData, recipe: Recipe, folder: Path, evaluator: Any, progress: Any) -> Any:
