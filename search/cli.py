@@ -62,7 +62,8 @@ def query(
     spoken: Annotated[str | None, typer.Option("--query-lang", help="language of the query; else detected")] = None,
     diversity: Annotated[float, typer.Option(help="0 to 1: how far a hit should differ from those before it")] = 0.0,
     rerank: Annotated[
-        str | None, typer.Option(help="read the best 50 again: none, late, or a CrossEncoder's folder or hub id")
+        str | None,
+        typer.Option(help="read the best 50 again: none, late, or folder or hub id of a reranker"),
     ] = None,
     highlight: Annotated[
         bool | None, typer.Option("--highlight/--no-highlight", help="mark why; by default in a terminal")

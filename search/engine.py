@@ -170,8 +170,9 @@ class Engine:
             diversity: 0 to 1: how far a hit should differ from those before it.
             fold: Whether one hit stands for all translations of a document that were found at ingest.
             reader_languages: In which language such a hit is shown, first choice first; none: that of the query.
-            rerank: Reads the best 50 documents' passages again: "late", or the folder or hub id of a CrossEncoder; or
-                "none". None: late where the index holds token vectors. One that fails is left out, and `notes` say so.
+            rerank: Reads the best 50 documents' passages again: "late", the folder or hub id of a CrossEncoder, or the
+                folder of a MultiVectorEncoder; or "none". None: late where the index holds token vectors. One that
+                fails is left out, and `notes` say so.
             highlight: Whether hits mark why they are hits.
 
         Returns:

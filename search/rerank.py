@@ -1,13 +1,14 @@
 """Reranking: the best passages of a search read once more, against the query itself instead of two stored vectors.
 
-`late` lets every token of the query look for its best partner among the tokens of a passage; a cross-encoder, of any
-maker, reads both texts together. Both see the language of a text as plain cosine does; so what a language gains or
-loses as a whole, against what the balanced first stage says of the same passages, is taken off again. Measured in
-results/rerank.md.
+`late` lets every token of the query look for its best partner among the tokens of a passage, with the encoder of the
+index, or with one trained for it from a folder; a cross-encoder, of any maker, reads both texts together. All see the
+language of a text as plain cosine does; so what a language gains or loses as a whole, against what the balanced first
+stage says of the same passages, is taken off again. Measured in results/rerank.md.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -288,6 +289,67 @@ class CrossEncoderReranker:
         return scores
 
 
+class MultiVectorReranker:
+    """Late interaction with a sentence-transformers MultiVectorEncoder, trained for it: every query token weighs alike.
+
+    score(q, d) = mean over tokens i of the query of max over tokens j of the passage of cos(q_i, d_j), as the model's
+    own prompts and mask have them.
+
+    Source: Khattab and Zaharia, 2020, "ColBERT", section 3.2. Differs: the mean in place of the sum.
+    """
+
+    def __init__(self, name: str, model: Any) -> None:
+        self.name = name
+        self._model = model
+
+    def score(self, query: str, chunks: Sequence[Chunk]) -> Vectors:
+        """See Reranker. Costs one pass of the network over each passage, cut at the model's limit; none is kept."""
+        shared: dict[str, Any] = {"convert_to_numpy": True, "show_progress_bar": False}
+        try:
+            asked = self._model.encode_query([query], **shared)[0]
+            passages = [passage_text(chunk) for chunk in chunks]
+            read = self._model.encode_document(passages, batch_size=_CROSS_BATCH, **shared)
+        except Exception as error:  # whatever torch and the tokenizer raise
+            raise RerankerError(f"the reranker {self.name!r} failed ({type(error).__name__}: {error})") from error
+        if not len(asked):
+            return np.zeros(len(chunks), np.float32)
+        return np.asarray(best_similarities(asked, read).mean(axis=1), np.float32)
+
+
+def load_reranker(name_or_path: str) -> Reranker:
+    """Load a CrossEncoder by folder or hub id, or a MultiVectorEncoder by its folder.
+
+    Raises:
+        RerankerError: As `load_cross_encoder`.
+    """
+    folder = Path(name_or_path).expanduser()
+    if not is_multi_vector(folder):
+        return load_cross_encoder(name_or_path)
+    from search.encoder.backends import quiet_transformers
+
+    try:
+        from sentence_transformers import MultiVectorEncoder
+
+        with quiet_transformers():
+            model = MultiVectorEncoder(str(folder), local_files_only=True, model_kwargs={"dtype": "float32"})
+    except Exception as error:  # the libraries below raise anything from KeyError to SafetensorError
+        raise _not_loaded(name_or_path, error) from error
+    return MultiVectorReranker(name_or_path, model)
+
+
+def is_multi_vector(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / "config_sentence_transformers.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("model_type") == "MultiVectorEncoder"
+
+
+def _not_loaded(name: str, error: Exception) -> RerankerError:
+    reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return RerankerError(f"the reranker {name!r} cannot be loaded ({reason})")
+
+
 def load_cross_encoder(name_or_path: str) -> CrossEncoderReranker:
     """Load a CrossEncoder from a folder, or from the hub if it is not cached yet; never runs code that it brings.
 
@@ -300,8 +362,8 @@ def load_cross_encoder(name_or_path: str) -> CrossEncoderReranker:
     path = Path(name_or_path).expanduser()
     if not path.is_dir() and not HUB_ID.fullmatch(name_or_path):
         raise RerankerError(
-            f"no reranker {name_or_path!r}: give {NONE!r}, {LATE!r}, the folder of a CrossEncoder or its hub id "
-            "(owner/name)"
+            f"no reranker {name_or_path!r}: give {NONE!r}, {LATE!r}, the folder of a CrossEncoder or a "
+            "MultiVectorEncoder, or a CrossEncoder's hub id (owner/name)"
         )
     try:
         from sentence_transformers import CrossEncoder
@@ -311,8 +373,7 @@ def load_cross_encoder(name_or_path: str) -> CrossEncoderReranker:
             source = str(path) if path.is_dir() else name_or_path
             model = CrossEncoder(source, local_files_only=local, trust_remote_code=False)
     except Exception as error:  # network, hub and loading errors share no base
-        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-        raise RerankerError(f"the reranker {name_or_path!r} cannot be loaded ({reason})") from error
+        raise _not_loaded(name_or_path, error) from error
     _require_scoring_head(name_or_path, model)
     return CrossEncoderReranker(name_or_path, model)
 
@@ -410,7 +471,7 @@ class Rerankers:
                 if time.monotonic() - failed_at < _RETRY_S:
                     raise RerankerError(message)
                 try:
-                    self._loaded[name] = load_cross_encoder(name)
+                    self._loaded[name] = load_reranker(name)
                 except PanlinguaError as error:
                     self._failed[name] = (time.monotonic(), str(error))
                     raise

@@ -22,11 +22,13 @@ from search.records import Chunk, ScoredPoint, Vectors
 from search.rerank import (
     CrossEncoderReranker,
     LateInteraction,
+    MultiVectorReranker,
     Rerankers,
     TokenCache,
     add_documents,
     best_similarities,
     load_cross_encoder,
+    load_reranker,
     rarity_weights,
     remove_language_bias,
     rerank,
@@ -249,6 +251,31 @@ def test_what_is_no_cross_encoder_is_refused(plain_bert: Path, tmp_path: Path) -
         load_cross_encoder("nobody/has-this")
     with pytest.raises(RerankerError, match="hub id"):
         load_cross_encoder("lte")
+
+
+class Tokens:
+    """Stands in for a MultiVectorEncoder: two dimensions, a vector for each letter a or b."""
+
+    def encode_query(self, texts: list[str], **_: object) -> list[np.ndarray]:
+        return [np.array([[letter == "a", letter == "b"] for letter in text], np.float32) for text in texts]
+
+    encode_document = encode_query
+
+
+def test_a_multi_vector_encoder_scores_by_the_mean_of_the_best() -> None:
+    chunks = [Chunk("1", 0, "ba"), Chunk("2", 0, "aa"), Chunk("3", 0, "")]
+    reranker = MultiVectorReranker("mine", Tokens())
+    assert reranker.score("ab", chunks).tolist() == [1.0, 0.5, 0.0]
+    assert reranker.score("aab", chunks)[1] == pytest.approx(2 / 3)
+    assert reranker.score("", chunks).tolist() == [0.0, 0.0, 0.0]
+    with pytest.raises(RerankerError, match="'mine' failed"):
+        MultiVectorReranker("mine", None).score("a", chunks)
+
+
+def test_a_damaged_multi_vector_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config_sentence_transformers.json").write_text('{"model_type": "MultiVectorEncoder"}', "utf-8")
+    with pytest.raises(RerankerError, match="cannot be loaded"):
+        load_reranker(str(tmp_path))
 
 
 class Predicts:
