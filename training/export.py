@@ -16,10 +16,15 @@ from search.balance import OFFSETS_FILE
 from search.encoder.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS_FILE, load_updates, merge_adapter
 from search.errors import TrainingError
 from training.layers import layer_of
-from training.recipe import Recipe
+from training.recipe import Kind, Recipe
 
 DESCRIPTION_FILE = "panlingua.json"
-TRAINING_STATE = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*", "trainer_state.json", "training_args.bin")
+TRAINING_STATE = (
+    *("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*", "trainer_state.json", "training_args.bin"),
+    "README.md",
+)
+TEXT_FILES = ("tokenizer*", "special_tokens_map.json", "sentence_bert_config.json")
+"""How a text is cut into tokens, and after how many of them."""
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 Factor = npt.NDArray[np.float32]
 KEPT_CONFIG = ("peft_type", "r", "lora_alpha", "target_modules", "bias", "task_type")
@@ -31,7 +36,7 @@ def export_encoder(
 ) -> Path:  # fmt: skip
     """Merge an adapter into its base and describe the result; `SentenceTransformer(out)` loads it.
 
-    What a recipe of rerank streams trained is loaded by `CrossEncoder(out)`.
+    Other kinds than dense are loaded by `CrossEncoder`, `MultiVectorEncoder` and `SparseEncoder` instead.
 
     Args:
         adapter: Folder of the trained adapter, or of a whole trained model.
@@ -52,15 +57,17 @@ def export_encoder(
     work.mkdir(parents=True)
     if (adapter / ADAPTER_WEIGHTS).is_file():  # first: a checkpoint of an adapter has modules.json as well
         merge_adapter(base, adapter, work)
-        if recipe.is_reranker:
-            _replace_head(adapter, work)
-    elif recipe.is_reranker:
-        shutil.copytree(adapter, work, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*TRAINING_STATE))
-    else:
+        if recipe.kind is not Kind.DENSE:
+            # A pair is cut where it was in training, a single text where the base cuts it, as by a dense encoder.
+            _replace_head(adapter, work, but=() if recipe.kind is Kind.RERANK else TEXT_FILES)
+    elif recipe.kind is Kind.DENSE:
         _save_as_base(adapter, base, work)
-    if not recipe.is_reranker:
-        _write_prompts(work, recipe)
+    else:
+        shutil.copytree(adapter, work, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*TRAINING_STATE))
+    if recipe.kind is Kind.DENSE:
         _keep_offsets(base, work)
+    if recipe.kind is not Kind.RERANK:
+        _write_prompts(work, recipe)
     record = describe(recipe, run or {}, evaluation or {})
     (work / DESCRIPTION_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False), "utf-8")
     work.replace(out)
@@ -189,12 +196,12 @@ def _keep_offsets(base: Path, folder: Path) -> None:
         shutil.copyfile(base / OFFSETS_FILE, folder / OFFSETS_FILE)
 
 
-def _replace_head(adapter: Path, folder: Path) -> None:
-    """Make the modules after the transformer those that were trained with the adapter."""
+def _replace_head(adapter: Path, folder: Path, but: Sequence[str]) -> None:
+    """Make the modules after the transformer those that were trained with the adapter; files `but` stay the base's."""
     for item in folder.iterdir():
         if item.is_dir():
             shutil.rmtree(item)
-    unwanted = shutil.ignore_patterns(ADAPTER_WEIGHTS, ADAPTER_CONFIG, *TRAINING_STATE)
+    unwanted = shutil.ignore_patterns(ADAPTER_WEIGHTS, ADAPTER_CONFIG, *TRAINING_STATE, *but)
     shutil.copytree(adapter, folder, dirs_exist_ok=True, ignore=unwanted)
 
 

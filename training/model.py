@@ -1,7 +1,7 @@
 """The model that a run trains: the base as a SentenceTransformer, with adapters where the recipe asks for them.
 
-A reranker is the same base under another head: it reads query and passage as one text, and a linear layer scores the
-mean over the tokens.
+Other kinds are the same base under another head. A reranker reads query and passage as one text, and a linear layer
+scores the mean over the tokens. A multi-vector encoder projects every token, a sparse one codes the pooled vector.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from search.encoder.cache import build_once
 from search.errors import EncoderError, RecipeError
-from training.recipe import Lora, Recipe
+from training.recipe import Kind, Lora, Recipe
 
 if TYPE_CHECKING:
     import torch
-    from sentence_transformers import CrossEncoder, SentenceTransformer
+    from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
 
-    Model = SentenceTransformer | CrossEncoder
+    Model = SentenceTransformer | CrossEncoder | MultiVectorEncoder | SparseEncoder
 
 SCORES = "scores"
 """What a cross-encoder's last module calls its output."""
+SPACE = "\u2581"
+"""The piece of a text that is only space, in the vocabularies that have it."""
+AUXILIARY = 512
+"""Unused dimensions that the loss of a sparse encoder brings back at a time: k_aux of Wen et al., 2025."""
 
 
 def load_base(recipe: Recipe, cache: Path, *, device: str | None = None) -> Model:
@@ -33,21 +37,29 @@ def load_base(recipe: Recipe, cache: Path, *, device: str | None = None) -> Mode
         cache: Folder of converted and downloaded encoders.
         device: `cpu`, `cuda`, ...; none: the GPU where there is one.
     """
-    from sentence_transformers import SentenceTransformer
-
     folder = base_folder(recipe.base, cache)
     model: Model
-    if recipe.is_reranker:
-        model = _as_reranker(folder, device)
-    else:
-        model = SentenceTransformer(
-            str(folder), device=device, local_files_only=True, model_kwargs={"dtype": "float32"}
-        )  # the library would keep the precision of the file
+    match recipe.kind:
+        case Kind.RERANK:
+            model = _as_reranker(folder, device)
+        case Kind.MULTI_VECTOR:
+            model = _as_multi_vector(_load_dense(folder, device), recipe)
+        case Kind.SPARSE:
+            model = _as_sparse(_load_dense(folder, device), recipe)
+        case Kind.DENSE:
+            model = _load_dense(folder, device)
     _set_max_tokens(model, recipe.training.max_tokens)
     _set_dropout(model, recipe.training.dropout)
     if model.device.type == "cpu":  # fused attention's backward pass takes twice as long there, for the whole step
         network(model).set_attn_implementation("eager")
     return model
+
+
+def _load_dense(folder: Path, device: str | None) -> SentenceTransformer:
+    """The base in float32; the library would keep the precision of the file."""
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs={"dtype": "float32"})
 
 
 def _as_reranker(folder: Path, device: str | None) -> CrossEncoder:
@@ -65,6 +77,76 @@ def _as_reranker(folder: Path, device: str | None) -> CrossEncoder:
     )  # fmt: skip
     model: CrossEncoder = CrossEncoder(modules=[transformer, Pooling(size, pooling_mode="mean"), head], device=device)
     return model
+
+
+def _as_multi_vector(base: SentenceTransformer, recipe: Recipe) -> MultiVectorEncoder:
+    """The base's token vectors, projected; the tokens that take part are those of the engine's late interaction.
+
+    Special tokens and space take no part, on either side; punctuation does. The projection begins as the directions
+    that keep most of the dot products between tokens of the package's passages in 27 languages, so that the first step
+    starts from what the base can do already.
+
+    Raises:
+        RecipeError: The projection would not make vectors smaller.
+
+    Source: Khattab and Zaharia, 2020, "ColBERT", section 3; Louis et al., 2024, "ColBERT-XM".
+    Differs: no markers and no padding of queries with mask tokens; a projection that is fitted, not random.
+    """
+    import torch
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.base.modules import Dense, Normalize
+    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+    from search.token_store import fit_projection
+    from training.vocabulary.texts import packaged_texts
+
+    size, dimension = int(base.get_embedding_dimension() or 0), recipe.multi_vector.dimension
+    if dimension >= size:
+        raise RecipeError(f"multi_vector.dimension is {dimension}; it must be below the {size} of the base.")
+    mask = MultiVectorMask(_unscored(base.tokenizer), skiplist_tasks=["query", "document"])
+    unit = Normalize(module_input_name="token_embeddings")
+    shared: dict[str, Any] = {"device": str(base.device), "prompts": _prompts(recipe)}
+    whole = MultiVectorEncoder(modules=[base[0], mask, unit], **shared)
+    passages = [text for texts in packaged_texts().values() for text in texts]
+    tokens = whole.encode_document(passages, batch_size=8, convert_to_numpy=True)
+    directions = fit_projection(tokens, dimension).directions
+    projection = Dense(
+        size, dimension, bias=False, activation_function=torch.nn.Identity(), module_input_name="token_embeddings",
+        init_weight=torch.from_numpy(directions.T.copy()),
+    )  # fmt: skip
+    return MultiVectorEncoder(modules=[base[0], projection, mask, unit], similarity_fn_name="meanmaxsim", **shared)
+
+
+def _unscored(tokenizer: Any) -> list[str]:
+    """Tokens that stand for no character."""
+    names = (tokenizer.bos_token, tokenizer.cls_token, tokenizer.sep_token, tokenizer.eos_token)
+    has_space = tokenizer.convert_tokens_to_ids(SPACE) not in (None, tokenizer.unk_token_id)
+    return [*dict.fromkeys(name for name in names if name), *([SPACE] if has_space else [])]
+
+
+def _as_sparse(base: SentenceTransformer, recipe: Recipe) -> SparseEncoder:
+    """The base's pooled vector, coded by an autoencoder that lets few of its dimensions through, at unit length.
+
+    Source: Wen et al., 2025, "Beyond Matryoshka: Revisiting Sparse Coding for Adaptive Representation", section 3.
+    Differs: the base is trained too, by adapters; codes have unit length, so that their dot product is a cosine.
+    """
+    from sentence_transformers import SparseEncoder
+    from sentence_transformers.base.modules import Normalize
+    from sentence_transformers.sparse_encoder.modules import SparseAutoEncoder
+
+    size, options = int(base.get_embedding_dimension() or 0), recipe.sparse
+    coder = SparseAutoEncoder(
+        size, options.dimension, options.active, min(AUXILIARY, options.dimension), normalize=True
+    )
+    pooled = [module for module in base if not isinstance(module, Normalize)]
+    return SparseEncoder(
+        modules=[*pooled, coder, Normalize()], device=str(base.device), prompts=_prompts(recipe),
+        similarity_fn_name="dot",
+    )  # fmt: skip
+
+
+def _prompts(recipe: Recipe) -> dict[str, str]:
+    return {"query": recipe.query_prompt, "document": recipe.document_prompt}
 
 
 def base_folder(name: str, cache: Path) -> Path:

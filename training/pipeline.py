@@ -17,7 +17,7 @@ from training.mixture import Batch, plan_batches
 from training.model import base_folder
 from training.neutral import build_teacher, neutral_texts
 from training.prepare import Prepared, build_evaluator, build_reranking_evaluator, prepare
-from training.recipe import OWN, Recipe
+from training.recipe import OWN, Kind, Recipe
 
 if TYPE_CHECKING:
     from training.model import Model
@@ -88,7 +88,7 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
     say(f"{total:,} parameters, {trained:,} trained; {len(batches)} steps")
     if processes.is_first:
         _write_run_file(recipe, options, prepared, batches, (total, trained))
-    build = build_reranking_evaluator if recipe.is_reranker else build_evaluator
+    build = build_reranking_evaluator if recipe.kind is Kind.RERANK else build_evaluator
     evaluator = build(prepared.dev, recipe) if recipe.training.evaluate_every else None
     train(
         model, lay_out(batches, recipe, teacher), recipe, options.out, evaluator=evaluator, resume=options.resume,
@@ -124,7 +124,7 @@ def _quiet(_message: str) -> None:
 
 
 def save_trained(model: Model, folder: Path) -> None:
-    """The adapter alone where the model has one, with the head of a reranker; else the whole model."""
+    """The adapter alone where the model has one, with the head of a kind that has one; else the whole model."""
     from sentence_transformers import SentenceTransformer
 
     from training.model import network
@@ -193,7 +193,7 @@ def _check_same_data(prepared: Prepared, options: RunOptions) -> None:
 
 def _check_dimensions(recipe: Recipe, model: Any) -> None:
     dims = recipe.training.matryoshka
-    size = model.get_embedding_dimension() if dims and not recipe.is_reranker else 0
+    size = model.get_embedding_dimension() if dims else 0
     if dims and size and max(dims) > size:
         raise RecipeError(f"training.matryoshka has {max(dims)}, but the base's vectors have {size} dimensions.")
 

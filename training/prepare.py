@@ -16,7 +16,7 @@ from training.data.cleaning import CleaningReport, canonical_text, clean, text_k
 from training.data.loading import find_files, iter_good_rows, iter_hub_rows, iter_rows
 from training.data.schema import BitextRow, RetrievalRow, Row, row_langs, row_texts
 from training.data.statistics import DataStatistics, count_rows
-from training.recipe import Data, HubData
+from training.recipe import Data, HubData, Kind
 
 if TYPE_CHECKING:
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
@@ -161,15 +161,21 @@ def build_reranking_evaluator(dev: Sequence[RetrievalRow], recipe: Recipe, *, ba
 def build_evaluator(
     dev: Sequence[RetrievalRow], recipe: Recipe, *, batch_size: int = 32
 ) -> InformationRetrievalEvaluator:
-    """Retrieval of dev documents from one pool of all languages; its primary metric is mAP@100.
+    """Retrieval of dev documents from one pool of all languages, for the recipe's kind; its main metric is mAP@100.
 
     Every translation of a query's document is relevant; documents are those of the chosen queries' families.
 
     Raises:
         TrainingDataError: The dev split is empty.
     """
+    from sentence_transformers.multi_vector_encoder.evaluation import MultiVectorInformationRetrievalEvaluator
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+    from sentence_transformers.sparse_encoder.evaluation import SparseInformationRetrievalEvaluator
 
+    kinds: dict[Kind, Any] = {
+        Kind.MULTI_VECTOR: MultiVectorInformationRetrievalEvaluator, Kind.SPARSE: SparseInformationRetrievalEvaluator
+    }  # fmt: skip
+    evaluator = kinds.get(recipe.kind, InformationRetrievalEvaluator)
     families: dict[str, list[RetrievalRow]] = defaultdict(list)
     for row in dev:
         families[row.family].append(row)
@@ -186,11 +192,11 @@ def build_evaluator(
         if len({member.lang_doc for member in members}) == 1:  # parts of one document, each with its own questions
             members = [row]
         relevant[f"{row.lang_query}\t{row.query}"] = {_document_id(member) for member in members}
-    return InformationRetrievalEvaluator(
+    return evaluator(  # type: ignore[no-any-return]  # of one base
         queries, documents, relevant, map_at_k=[100],
         ndcg_at_k=[10], mrr_at_k=[10], accuracy_at_k=[1], precision_recall_at_k=[20], name="dev", batch_size=batch_size,
         query_prompt=recipe.query_prompt, corpus_prompt=recipe.document_prompt, write_csv=False,
-        main_score_function="cosine",
+        main_score_function="cosine" if recipe.kind is Kind.DENSE else None,
     )  # fmt: skip
 
 

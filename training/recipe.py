@@ -44,6 +44,22 @@ class Objective(StrEnum):
 _WITHOUT_QUERIES = (Objective.STS, Objective.CLASSIFICATION, Objective.NEUTRAL, Objective.PARALLEL)
 
 
+class Kind(StrEnum):
+    """What kind of model a recipe trains."""
+
+    DENSE = "dense"
+    """A vector of each text."""
+    RERANK = "rerank"
+    """A cross-encoder: a score of a query and a passage that are read together."""
+    MULTI_VECTOR = "multi-vector"
+    """A vector of each token, for late interaction."""
+    SPARSE = "sparse"
+    """A vector of each text in which few of many dimensions are not 0."""
+
+
+CONTRASTIVE = frozenset({Objective.RETRIEVAL, Objective.BITEXT, Objective.PARAPHRASE, Objective.NLI})
+
+
 class HubData(_Section):
     """A dataset of the hub."""
 
@@ -122,6 +138,26 @@ class Lora(_Section):
     from_layer: int = Field(default=0, ge=0, description="adapters in this layer and above")
 
 
+class MultiVector(_Section):
+    """The vectors of tokens that a recipe of kind `multi-vector` makes."""
+
+    dimension: int = Field(default=128, ge=1)
+
+
+class Sparse(_Section):
+    """The vectors that a recipe of kind `sparse` makes, and the weight of InfoNCE beside their reconstruction."""
+
+    dimension: int = Field(default=1536, ge=4)
+    active: int = Field(default=32, ge=1, description="dimensions of a text that are not 0, at most")
+    contrast: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _room(self) -> Sparse:
+        if 4 * self.active > self.dimension:  # the loss also reconstructs from four times as many
+            raise ValueError(f"dimension must be 4 times active or more (they are {self.dimension} and {self.active})")
+        return self
+
+
 class Training(_Section):
     """How the steps are made."""
 
@@ -164,6 +200,7 @@ class Recipe(_Section):
 
     name: str = Field(pattern=r"^[\w.-]+$")
     description: str = ""
+    kind: Kind = Kind.DENSE
     base: str = "multilingual-e5-small"
     seed: int = Field(default=7, ge=0, lt=2**32)
     query_prompt: str = "query: "
@@ -171,22 +208,44 @@ class Recipe(_Section):
     data: Data = Data()
     streams: tuple[Stream, ...] = Field(min_length=1)
     lora: Lora = Lora()
+    multi_vector: MultiVector = MultiVector()
+    sparse: Sparse = Sparse()
     training: Training = Training()
 
-    @property
-    def is_reranker(self) -> bool:
-        """Whether it trains a cross-encoder."""
-        return self.streams[0].objective is Objective.RERANK
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_of_older_recipes(cls, raw: Any) -> Any:
+        """Recipes of rerank streams did not name their kind."""
+        streams = raw.get("streams") if isinstance(raw, dict) and "kind" not in raw else None
+        if isinstance(streams, list) and streams and isinstance(streams[0], dict):
+            return raw | {"kind": Kind.RERANK} if streams[0].get("objective") == Objective.RERANK else raw
+        return raw
 
     @model_validator(mode="after")
     def _one_kind(self) -> Recipe:
-        if len({stream.objective is Objective.RERANK for stream in self.streams}) > 1:
-            raise ValueError("rerank streams train a cross-encoder, the others an encoder; they need a recipe each")
+        is_reranker = self.kind is Kind.RERANK
         for stream in self.streams:
-            if self.is_reranker and not stream.negatives + stream.in_batch:
+            if (stream.objective is Objective.RERANK) is not is_reranker:
+                raise ValueError(
+                    "rerank streams train a cross-encoder, the others an encoder; they need a recipe each, that of "
+                    'rerank streams with kind = "rerank"'
+                )
+            if is_reranker and not stream.negatives + stream.in_batch:
                 raise ValueError("a rerank stream needs wrong documents: set `negatives` or `in_batch`")
-            if self.is_reranker and stream.in_batch >= stream.batch_size:
+            if is_reranker and stream.in_batch >= stream.batch_size:
                 raise ValueError(f"in_batch is {stream.in_batch}, but a batch of {stream.batch_size} has fewer others")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> Recipe:
+        if self.kind in (Kind.MULTI_VECTOR, Kind.SPARSE):
+            wrong = [stream.objective for stream in self.streams if stream.objective not in CONTRASTIVE]
+            if wrong:
+                raise ValueError(f"kind {self.kind} has streams of {', '.join(sorted(CONTRASTIVE))}, not {wrong[0]}")
+        if self.kind is not Kind.DENSE and self.training.matryoshka:
+            raise ValueError(f"training.matryoshka is for vectors of kind dense, not {self.kind}; leave it out")
+        if self.kind is Kind.SPARSE and self.training.mini_batch:
+            raise ValueError("training.mini_batch (GradCache) does not go with kind sparse; leave it out")
         return self
 
     @model_validator(mode="after")
@@ -266,7 +325,8 @@ def _explain(problem: Any) -> str:
     section: Any = Recipe
     for key in problem["loc"][:-1]:
         if isinstance(key, str):
-            section = {"data": Data, "streams": Stream, "lora": Lora, "training": Training, "hub": HubData}[key]
+            section = {"data": Data, "streams": Stream, "lora": Lora, "training": Training, "hub": HubData,
+                       "multi_vector": MultiVector, "sparse": Sparse}[key]  # fmt: skip
     known = sorted(section.model_fields)
     near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
     return f"{place}: unknown key" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")

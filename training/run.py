@@ -22,7 +22,7 @@ from training.losses import build_loss
 from training.mixture import Batch
 from training.model import count_processes
 from training.neutral import mean_direction
-from training.recipe import Objective, Recipe, Stream
+from training.recipe import Kind, Objective, Recipe, Stream
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
-DEV_METRIC = "eval_dev_cosine_map@100"
-RERANK_DEV_METRIC = "eval_dev_map"
+DEV_METRICS = {
+    Kind.DENSE: "eval_dev_cosine_map@100", Kind.RERANK: "eval_dev_map",
+    Kind.MULTI_VECTOR: "eval_dev_meanmaxsim_map@100", Kind.SPARSE: "eval_dev_dot_map@100",
+}  # fmt: skip
 CERTAIN = 10.0
 """Label of a reranker's right document; the loss takes the softmax of the labels, which gives it all but 0.02 %."""
 FULL_DISK = (
@@ -212,11 +214,11 @@ def _build_trainer(model: Model, data: PlannedData, recipe: Recipe, folder: Path
     callbacks: list[Any] = [_metrics_callback(folder / METRICS, progress)]
     if recipe.training.patience and evaluator:
         callbacks.append(EarlyStoppingCallback(early_stopping_patience=recipe.training.patience))
-    trainer = _trainer_class(data, is_reranker=recipe.is_reranker)(
+    trainer = _trainer_class(data, recipe.kind)(
         model=model,
         args=_arguments(recipe, folder, data, evaluator, model.device.type),
         train_dataset=data.datasets,
-        loss={key: build_loss(model, stream, recipe.training) for key, stream in data.streams.items()},
+        loss={key: build_loss(model, stream, recipe) for key, stream in data.streams.items()},
         evaluator=evaluator,
         callbacks=callbacks,
     )
@@ -225,16 +227,12 @@ def _build_trainer(model: Model, data: PlannedData, recipe: Recipe, folder: Path
 
 
 def _arguments(recipe: Recipe, folder: Path, data: PlannedData, evaluator: Any, model_device: str) -> Any:
-    from sentence_transformers import CrossEncoderTrainingArguments, SentenceTransformerTrainingArguments
-
     options = recipe.training
     saving: dict[str, Any] = {"gradient_checkpointing": True} if options.gradient_checkpointing else {}
     evaluates = evaluator is not None and options.evaluate_every > 0
-    kind: Any = CrossEncoderTrainingArguments if recipe.is_reranker else SentenceTransformerTrainingArguments
-    metric = RERANK_DEV_METRIC if recipe.is_reranker else DEV_METRIC
     if any(data.prompts.values()):
         saving["prompts"] = dict(data.prompts)
-    return kind(
+    return _of_library(recipe.kind, "TrainingArguments")(
         output_dir=str(folder / CHECKPOINTS),
         max_steps=len(data.order),
         num_train_epochs=1,
@@ -255,7 +253,7 @@ def _arguments(recipe: Recipe, folder: Path, data: PlannedData, evaluator: Any, 
         eval_strategy="steps" if evaluates else "no",
         eval_steps=options.evaluate_every or None,
         load_best_model_at_end=evaluates and options.checkpoint_every % options.evaluate_every == 0,
-        metric_for_best_model=metric if evaluates else None,
+        metric_for_best_model=DEV_METRICS[recipe.kind] if evaluates else None,
         dataloader_pin_memory=False,
         report_to=[],
         disable_tqdm=True,
@@ -263,13 +261,23 @@ def _arguments(recipe: Recipe, folder: Path, data: PlannedData, evaluator: Any, 
     )
 
 
-def _trainer_class(data: PlannedData, *, is_reranker: bool) -> Any:
+def _of_library(kind: Kind, what: str) -> Any:
+    """The library's `Trainer` or `TrainingArguments` of a kind of model."""
+    import sentence_transformers
+
+    models = {
+        Kind.DENSE: "SentenceTransformer", Kind.RERANK: "CrossEncoder", Kind.MULTI_VECTOR: "MultiVectorEncoder",
+        Kind.SPARSE: "SparseEncoder",
+    }  # fmt: skip
+    return getattr(sentence_transformers, models[kind] + what)
+
+
+def _trainer_class(data: PlannedData, kind: Kind) -> Any:
     import torch
-    from sentence_transformers import CrossEncoderTrainer, SentenceTransformerTrainer
     from sentence_transformers.base.sampler import MultiDatasetDefaultBatchSampler
 
     order, names = data.order, list(data.datasets)
-    base: Any = CrossEncoderTrainer if is_reranker else SentenceTransformerTrainer
+    base: Any = _of_library(kind, "Trainer")
 
     class PlannedOrder(MultiDatasetDefaultBatchSampler):
         """The batches as planned, in order; `names` are the datasets', in the order of their concatenation.
@@ -292,7 +300,7 @@ def _trainer_class(data: PlannedData, *, is_reranker: bool) -> Any:
         def __len__(self) -> int:
             return len(order) * count_processes()
 
-    class CheckedTrainer(base):  # type: ignore[misc]  # one of two
+    class CheckedTrainer(base):  # type: ignore[misc]  # one of four
         """Takes the batches as planned; stops at the first loss that is not a number, while the weights are good."""
 
         def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from search.settings import load_settings
 
 if TYPE_CHECKING:
     from training.pipeline import RunOptions
-    from training.recipe import Recipe
+    from training.recipe import Kind, Recipe
 
 RecipeName = Annotated[str, typer.Argument(help="name of a recipe of the package, or a .toml file")]
 Data = Annotated[Path, typer.Option(help="folder of the recipe's files", exists=True, file_okay=False)]
@@ -95,8 +95,15 @@ def export_command(
     record = json.loads((run / RUN_FILE).read_text("utf-8")) if (run / RUN_FILE).is_file() else {}
     figures = json.loads(evaluation.read_text("utf-8")) if evaluation else None
     print(export_encoder(source, base, out, recipe=recipe, run=record, evaluation=figures))
-    way = f"search query QUESTION --rerank {out}" if recipe.is_reranker else f"indexer ingest FOLDER --encoder {out}"
-    say(f"use it with: {way}")
+    say(f"use it with: {_way_to_use(recipe.kind, out)}")
+
+
+def _way_to_use(kind: Kind, out: Path) -> str:
+    from training.recipe import Kind
+
+    if kind is Kind.SPARSE:
+        return f"sentence_transformers.SparseEncoder({str(out)!r})"
+    return f"indexer ingest FOLDER --encoder {out}" if kind is Kind.DENSE else f"search query QUESTION --rerank {out}"
 
 
 def find_adapter(folder: Path) -> Path:
@@ -136,7 +143,9 @@ def _options(data: Path, *, out: Path, **rest: Any) -> RunOptions:
 
 
 def _show(record: Mapping[str, Any]) -> None:
+    from training.run import DEV_METRICS
+
     if "loss" in record:
         say(f"step {record['step']:,} of {record['of']:,}: loss {float(record['loss']):.4f}")
-    elif "eval_dev_cosine_map@100" in record:
-        say(f"step {record['step']:,}: dev mAP@100 {record['eval_dev_cosine_map@100']:.4f}")
+    for metric in set(DEV_METRICS.values()) & record.keys():
+        say(f"step {record['step']:,}: dev mAP@100 {record[metric]:.4f}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from search.errors import RecipeError
-from training.recipe import Recipe, list_recipes, load_recipe, parse_recipe
+from training.recipe import Kind, Recipe, list_recipes, load_recipe, parse_recipe
 
 SMALL = 'name = "r"\n[[streams]]\nobjective = "bitext"\n'
 
@@ -97,3 +97,14 @@ def test_recipes_are_found_by_name_or_path(tmp_path: Path) -> None:
     path.write_bytes(b"name = '\xff'")
     with pytest.raises(RecipeError, match="cannot be read"):
         load_recipe(str(path))
+
+
+def test_a_recipe_without_a_kind_is_dense_or_of_its_rerank_streams() -> None:
+    reranker = 'name = "r"\n[[streams]]\nobjective = "rerank"\nnegatives = 2\n'
+    assert [parse_recipe(text, "x").kind for text in (SMALL, reranker)] == [Kind.DENSE, Kind.RERANK]
+    kinds = {name: load_recipe(name).kind for name in ("toy", "rerank-e5-small", "late-e5-small", "sparse-e5-small")}
+    assert list(kinds.values()) == list(Kind)
+    for text in (SMALL, reranker):
+        wrong = "dense" if text is reranker else "rerank"
+        with pytest.raises(RecipeError, match="need a recipe each"):
+            parse_recipe(f'kind = "{wrong}"\n{text}', "x")
