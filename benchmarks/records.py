@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -12,12 +13,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
+_ABSOLUTE = re.compile(r"(?<![^\s=])/(?:[^\s/]+/)*")
 
 
 def describe_run(command: str) -> dict[str, str]:
-    """Time, command, commit and machine, to be kept with every row."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"date": now, "command": command, "commit": git_commit(), "machine": describe_machine()}
+    """Time, command, commit and machine, to be kept with every row; of absolute paths, the last part.
+
+    >>> describe_run("python -m benchmarks.x late=/a/b/encoder --index /c")["command"]
+    'python -m benchmarks.x late=encoder --index c'
+    """
+    now, short = datetime.now(UTC).isoformat(timespec="seconds"), _ABSOLUTE.sub("", command)
+    return {"date": now, "command": short, "commit": git_commit(), "machine": describe_machine()}
 
 
 def git_commit() -> str:
