@@ -81,6 +81,8 @@ def measure(
 ) -> Iterator[dict[str, object]]:
     """Rows of every encoder and set, and of all sets, each query counting once."""
     pairs = [pair for one in sets if (pair := changed_queries(one, change))]
+    if not pairs:
+        raise SystemExit(f"no query of these sets can be {name}; take other sets")
     for as_is, changed in pairs:
         for before, after in list(zip(as_is.queries, changed.queries, strict=True))[:SAMPLES]:
             print(f"{as_is.name}: {before.text} -> {after.text}")

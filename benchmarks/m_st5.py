@@ -22,14 +22,15 @@ import argparse
 import gzip
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ablations import call, file_name, judge, train
-from benchmarks.records import describe_run, write_rows
+from benchmarks.ablations import call, file_name, judge, record_once, train
+from benchmarks.records import describe_run
 from training.data.schema import RetrievalRow, Row
 from training.recipe import Data, Objective, Recipe, Stream, load_recipe
 
@@ -104,7 +105,7 @@ def prepare_arm(arm: Arm, options: argparse.Namespace) -> tuple[list[Row], Recip
     lora = published.lora.model_copy(update={"rank": arm.rank, "alpha": 4.0 * arm.rank, "targets": ATTENTION})
     changes = {
         "steps": options.steps, "checkpoint_every": options.steps // CHECKPOINTS, "keep_checkpoints": CHECKPOINTS,
-        "teacher": "own", "max_tokens": MAX_TOKENS, "mini_batch": 0, "precision": "auto",
+        "teacher": "own" if arm.own else None, "max_tokens": MAX_TOKENS, "mini_batch": 0, "precision": "auto",
     }  # fmt: skip
     recipe = published.model_copy(update={
         "base": BASE, "query_prompt": "query: ", "document_prompt": "passage: ", "seed": arm.seed, "lora": lora,
@@ -136,28 +137,22 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     run = describe_run(f"python -m benchmarks.m_st5 --steps {options.steps} --limit {options.limit}")
 
-    def note(name: str, made: dict[str, Any]) -> None:
-        kept = options.work / file_name(name) / "judged.json"
-        if kept.exists():
-            return
-        encoder = BASE if name == "base" else str(kept.parent / "encoder")
-        row = {**made, **judge(encoder, options, sets=SETS, backend="openvino")}
-        print(row, flush=True)
-        write_rows("m-st5", run, [row])
-        kept.parent.mkdir(exist_ok=True)
-        kept.write_text(json.dumps(row), encoding="utf-8")
+    def note(name: str, make: Callable[[], dict[str, Any]]) -> None:
+        folder = options.work / file_name(name)
+        encoder = BASE if name == "base" else str(folder / "encoder")
+        record_once("m-st5", run, folder, lambda: {**make(), **judge(encoder, options, sets=SETS, backend="openvino")})
 
-    note("base", {"arm": "base"})
+    note("base", lambda: {"arm": "base"})
     for name, arm in ARMS.items():
-        note(name, train(name, lambda arm=arm: prepare_arm(arm, options), options))
+        note(name, partial(train, name, partial(prepare_arm, arm, options), options))
     first, other = (options.work / file_name(name) / "run" for name in (MAIN, "within, another seed"))
     size = options.steps // CHECKPOINTS
     steps = [first / "checkpoints" / f"checkpoint-{size * (number + 1)}" for number in range(CHECKPOINTS)]
     for place, step in enumerate(steps[:-1]):
         name = f"{MAIN}, step {size * (place + 1)}"
-        note(name, export(name, [step], first, options))
-    note("mean of checkpoints", export("mean of checkpoints", steps[1:], first, options))
-    note("mean of runs", export("mean of runs", [first, other], first, options))
+        note(name, partial(export, name, [step], first, options))
+    note("mean of checkpoints", partial(export, "mean of checkpoints", steps[1:], first, options))
+    note("mean of runs", partial(export, "mean of runs", [first, other], first, options))
 
 
 if __name__ == "__main__":

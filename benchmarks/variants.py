@@ -25,8 +25,8 @@ import numpy as np
 
 from benchmarks.records import describe_run, write_rows
 from search.encoder import load_encoder
+from search.encoder.manifest import read_model_type
 from search.records import Vectors
-from search.rerank import is_multi_vector
 from search.settings import Settings, load_settings
 from training.evaluate_command import choose_sets
 from training.evaluation.retrieval import score_retrieval
@@ -87,7 +87,7 @@ def judge(variant: Variant, queries: Sequence[str], documents: Sequence[str], se
 
         first, second = _encode(SparseEncoder(variant.place, local_files_only=True), queries, documents, settings)
         return judge_vectors(np.stack(first), np.stack(second))
-    if variant.kind == LATE and is_multi_vector(Path(variant.place)):
+    if variant.kind == LATE and read_model_type(Path(variant.place)) == "MultiVectorEncoder":
         from sentence_transformers import MultiVectorEncoder
 
         return judge_tokens(

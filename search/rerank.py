@@ -8,7 +8,6 @@ stage says of the same passages, is taken off again. Measured in results/rerank.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from search.encoder.manifest import read_model_type
 from search.errors import EncoderError, IndexFormatError, PanlinguaError, RerankerError
 from search.passages import passage_text
 from search.records import Chunk, ScoredPoint, Vectors
@@ -323,7 +323,7 @@ def load_reranker(name_or_path: str) -> Reranker:
         RerankerError: As `load_cross_encoder`.
     """
     folder = Path(name_or_path).expanduser()
-    if not is_multi_vector(folder):
+    if read_model_type(folder) != "MultiVectorEncoder":
         return load_cross_encoder(name_or_path)
     from search.encoder.backends import quiet_transformers
 
@@ -335,14 +335,6 @@ def load_reranker(name_or_path: str) -> Reranker:
     except Exception as error:  # the libraries below raise anything from KeyError to SafetensorError
         raise _not_loaded(name_or_path, error) from error
     return MultiVectorReranker(name_or_path, model)
-
-
-def is_multi_vector(folder: Path) -> bool:
-    try:
-        config = json.loads((folder / "config_sentence_transformers.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and config.get("model_type") == "MultiVectorEncoder"
 
 
 def _not_loaded(name: str, error: Exception) -> RerankerError:

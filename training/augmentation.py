@@ -83,7 +83,7 @@ def build_augmentation(
         texts: Languages and texts of the stream.
 
     Raises:
-        TrainingDataError: There are no rows of names.
+        TrainingDataError: There are no rows of names, or no other language to put them into.
     """
     if stream.romanize:
         return Romanization()
@@ -97,5 +97,10 @@ def build_augmentation(
             f"{', '.join(bitext) or 'none'}. Add the file to data.files, or change the stream's `names`."
         )
     known = list(texts)
-    names = Names(named, ordinary=count_ordinary(known))
-    return CodeSwitching(names, {lang for lang, _ in known}, max_chars=stream.max_chars)
+    into = {base_language(lang) for lang, _ in known}
+    if len(into) < 2:
+        raise TrainingDataError(
+            f"stream {number + 1} ({stream.objective}): code_switch puts names into another language, and its texts "
+            f"are all in one ({', '.join(into)}); bring more, or leave code_switch out."
+        )
+    return CodeSwitching(Names(named, ordinary=count_ordinary(known)), into, max_chars=stream.max_chars)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from search.balance import OFFSETS_FILE
 from search.encoder.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS_FILE, load_updates, merge_adapter
+from search.encoder.manifest import read_model_type
 from search.errors import TrainingError
 from training.layers import layer_of
 from training.recipe import Kind, Recipe
@@ -52,6 +54,11 @@ def export_encoder(
     """
     if out.exists():
         raise TrainingError(f"{out} is there already; remove it, or take a new --out.")
+    if recipe.kind is not Kind.DENSE and not (adapter / "modules.json").is_file():
+        raise TrainingError(
+            f"{adapter}: an adapter without the head that a recipe of kind {recipe.kind} trains (averaged and swapped "
+            "ones have none); give the run's folder or a checkpoint."
+        )
     work = out.with_name(f".{out.name}-new")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -64,6 +71,8 @@ def export_encoder(
         _save_as_base(adapter, base, work)
     else:
         shutil.copytree(adapter, work, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*TRAINING_STATE))
+        for path in () if recipe.kind is Kind.RERANK else chain.from_iterable(map(base.glob, TEXT_FILES)):
+            shutil.copyfile(path, work / path.name)
     if recipe.kind is Kind.DENSE:
         _keep_offsets(base, work)
     if recipe.kind is not Kind.RERANK:
@@ -126,9 +135,15 @@ def combine_adapters(adapters: Sequence[Path], out: Path, shares_of: Callable[[s
         adapters: Folders of adapters of one base; one that lacks a weight adds nothing to it.
         out: Folder to write.
         shares_of: The share of each adapter in the weight of this name.
+
+    Raises:
+        TrainingError: One has a head, as those of other kinds than dense.
     """
     from safetensors.numpy import load_file, save_file
 
+    for path in adapters:
+        if (kind := read_model_type(path)) not in (None, "SentenceTransformer"):
+            raise TrainingError(f"{path}: a {kind}, whose head cannot be combined; adapters of dense encoders can")
     configs = [json.loads((path / ADAPTER_CONFIG).read_text("utf-8")) for path in adapters]
     loaded = [load_file(path / ADAPTER_WEIGHTS) for path in adapters]
     scales = [config["lora_alpha"] / config["r"] for config in configs]

@@ -307,8 +307,14 @@ def _augment(
     """The pair with another form of its query, in the share that the stream asks for."""
     if rng.random() >= stream.code_switch + stream.romanize:  # one of them is 0
         return query, document
-    changed = query._replace(text=augmentation.change(*query, other=document.lang, rng=rng))
-    if stream.romanize and stream.objective is Objective.BITEXT:
+    own = stream.romanize and stream.objective is Objective.BITEXT
+    while True:
+        changed = query._replace(text=augmentation.change(*query, other=document.lang, rng=rng))
+        if not (own and stream.max_chars) or len(changed.text) <= stream.max_chars or len(query.text) < 2:
+            break
+        share = stream.max_chars / len(changed.text)  # cut later, the two would not end alike
+        query = query._replace(text=truncate_graphemes(query.text, max(1, int(len(query.text) * share))))
+    if own:
         return changed, query
     return (query if changed.text == document.text else changed), document
 

@@ -100,9 +100,10 @@ def _as_multi_vector(base: SentenceTransformer, recipe: Recipe) -> MultiVectorEn
     from search.token_store import fit_projection
     from training.vocabulary.texts import packaged_texts
 
-    size, dimension = int(base.get_embedding_dimension() or 0), recipe.multi_vector.dimension
+    transformer: Any = base[0]
+    size, dimension = int(transformer.get_embedding_dimension()), recipe.multi_vector.dimension
     if dimension >= size:
-        raise RecipeError(f"multi_vector.dimension is {dimension}; it must be below the {size} of the base.")
+        raise RecipeError(f"multi_vector.dimension is {dimension}; it must be below the {size} of the base's tokens.")
     mask = MultiVectorMask(_unscored(base.tokenizer), skiplist_tasks=["query", "document"])
     unit = Normalize(module_input_name="token_embeddings")
     shared: dict[str, Any] = {"device": str(base.device), "prompts": _prompts(recipe)}

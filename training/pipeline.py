@@ -17,7 +17,7 @@ from training.mixture import Batch, plan_batches
 from training.model import base_folder
 from training.neutral import build_teacher, neutral_texts
 from training.prepare import Prepared, build_evaluator, build_reranking_evaluator, prepare
-from training.recipe import OWN, Kind, Recipe
+from training.recipe import OWN, Kind, Recipe, load_recipe
 
 if TYPE_CHECKING:
     from training.model import Model
@@ -68,6 +68,8 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
     from training.model import add_adapter, count_parameters, load_base
     from training.run import METRICS, lay_out, train
 
+    if options.adapter and (not recipe.lora.rank or recipe.kind is not Kind.DENSE):
+        raise TrainingError("--adapter is for dense encoders trained with lora.rank above 0: leave it out")
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(recipe.seed)
@@ -167,7 +169,7 @@ def _open_folder(recipe: Recipe, options: RunOptions, *, write: bool) -> None:
 
     kept = options.out / RECIPE_FILE
     resolved = tomli_w.dumps(json.loads(recipe.model_dump_json(exclude_none=True)))
-    if options.resume and kept.is_file() and kept.read_text("utf-8") != resolved:
+    if options.resume and kept.is_file() and load_recipe(str(kept)) != recipe:
         raise TrainingError(
             f"{options.out} was made by another recipe ({kept}); resume with that file, or take a new --out."
         )

@@ -242,6 +242,9 @@ class Recipe(_Section):
             wrong = [stream.objective for stream in self.streams if stream.objective not in CONTRASTIVE]
             if wrong:
                 raise ValueError(f"kind {self.kind} has streams of {', '.join(sorted(CONTRASTIVE))}, not {wrong[0]}")
+        taught = {stream.objective for stream in self.streams} & {Objective.NEUTRAL, Objective.PARALLEL}
+        if self.training.teacher and not taught:
+            raise ValueError("training.teacher teaches neutral and parallel streams, and there is none; leave it out")
         if self.kind is not Kind.DENSE and self.training.matryoshka:
             raise ValueError(f"training.matryoshka is for vectors of kind dense, not {self.kind}; leave it out")
         if self.kind is Kind.SPARSE and self.training.mini_batch:
@@ -320,6 +323,8 @@ def _set(raw: dict[str, Any], keys: list[str], value: Any) -> None:
 
 def _explain(problem: Any) -> str:
     place = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "value_error":
+        return f"{place}: {problem['ctx']['error']}" if place else str(problem["ctx"]["error"])
     if problem["type"] != "extra_forbidden":
         return f"{place}: {problem['msg']} (it is {problem['input']!r})"
     section: Any = Recipe

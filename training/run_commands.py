@@ -84,11 +84,13 @@ def export_command(
     from training.export import export_encoder, shrink_adapter
     from training.model import base_folder
     from training.pipeline import RECIPE_FILE, RUN_FILE
-    from training.recipe import load_recipe
+    from training.recipe import Kind, load_recipe
 
     recipe = load_recipe(str(run / RECIPE_FILE))
     source = find_adapter(adapter or run)
     if adapter_only:
+        if recipe.kind is not Kind.DENSE:
+            raise TrainingError(f"--adapter-only leaves out the head that kind {recipe.kind} needs; export the whole")
         print(shrink_adapter(source, out))
         return
     base = base_folder(recipe.base, load_settings().encoders_folder)

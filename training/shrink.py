@@ -86,7 +86,7 @@ def shrink_encoder(encoder: str, layers: Collection[int], out: Path, settings: S
     fewer = keep_layers(tensors, kept)
     work = out.with_name(f".{out.name}-new")
     shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(folder, work, ignore=shutil.ignore_patterns(MANIFEST_FILE, WEIGHTS_FILE))
+    shutil.copytree(folder, work, ignore=shutil.ignore_patterns(MANIFEST_FILE))
     target = work / transformer.relative_to(folder)
     save_file(fewer, target / WEIGHTS_FILE, metadata={"format": "pt"})
     config.update({key: len(kept) for key in COUNTS if key in config})

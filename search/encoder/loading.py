@@ -29,6 +29,7 @@ from search.encoder.manifest import (
     has_all_files,
     read_json,
     read_manifest,
+    read_model_type,
     read_prompts,
     write_manifest,
 )
@@ -196,6 +197,11 @@ def _described(folder: Path, name: str, cache: Path) -> tuple[Path, Manifest]:
         raise EncoderError(
             f"{folder}: not a SentenceTransformer folder (no modules.json). "
             "Save one with SentenceTransformer(...).save_pretrained(folder)"
+        )
+    if (kind := read_model_type(folder)) not in (None, "SentenceTransformer"):
+        raise EncoderError(
+            f"{folder}: a {kind}, no encoder of a whole text to one vector. MultiVectorEncoder and CrossEncoder are "
+            f"for `search query QUESTION --rerank {folder}`; others load with sentence_transformers.{kind}(folder)"
         )
     key = hashlib.sha256(str(folder.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     cached = cache / "manifests" / f"{key}.json"

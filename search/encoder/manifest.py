@@ -127,6 +127,13 @@ def read_prompts(folder: Path) -> tuple[str, str] | None:
     return str(prompts.get("query") or ""), str(document or "")
 
 
+def read_model_type(folder: Path) -> str | None:
+    """What sentence-transformers says that a folder holds, such as `MultiVectorEncoder`; none where it says nothing."""
+    path = folder / "config_sentence_transformers.json"
+    found = read_json(path) if path.is_file() else None
+    return str(found["model_type"]) if isinstance(found, dict) and found.get("model_type") else None
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file.
 

@@ -22,11 +22,14 @@ from test_training_run import (  # noqa: F401  # fixtures
 )
 
 from benchmarks.variants import Variant, measure
-from search.errors import RecipeError
+from search.encoder import load_encoder
+from search.errors import EncoderError, RecipeError, TrainingError
 from search.records import Chunk, Vectors
 from search.rerank import MultiVectorReranker, load_reranker
 from search.settings import load_settings
-from training.export import export_encoder
+from training.adapt.flow import adapt
+from training.adapt.options import AdaptOptions
+from training.export import average_adapters, export_encoder, shrink_adapter
 from training.losses import build_loss
 from training.model import load_base
 from training.recipe import Kind, Recipe
@@ -210,6 +213,10 @@ def test_loss_is_infonce_over_the_scores_of_the_kind(base: Path, kind: dict[str,
         (SPARSE | {"streams": [{"objective": "sts"}]}, "kind sparse has streams of"),
         (LATE | {"streams": [{"objective": "rerank", "negatives": 1}]}, "need a recipe each"),
         (SPARSE | {"training.matryoshka": [32, 16]}, "for vectors of kind dense, not sparse"),
+        (
+            {"training.teacher": "own"},
+            "toy: training.teacher teaches neutral and parallel streams, and there is none; leave it out$",
+        ),
         (SPARSE | {"training.mini_batch": 4}, "does not go with kind sparse"),
         (SPARSE | {"sparse.active": 17}, "dimension must be 4 times active or more"),
         (SPARSE | {"sparse.k": 8}, "unknown key; known: active, contrast, dimension"),
@@ -219,6 +226,36 @@ def test_loss_is_infonce_over_the_scores_of_the_kind(base: Path, kind: dict[str,
 def test_a_recipe_of_a_kind_is_checked(base: Path, changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(RecipeError, match=reason):
         make_recipe(base, **{"streams": STREAMS, **changes})
+
+
+def test_without_its_head_an_adapter_is_refused(trained: Trained, base: Path, tmp_path: Path) -> None:
+    adapter = trained[0] / "adapter"
+    with pytest.raises(TrainingError, match="whose head cannot be combined; adapters of dense encoders can"):
+        average_adapters([adapter, adapter], tmp_path / "mean")
+    bare = shrink_adapter(adapter, tmp_path / "bare")
+    with pytest.raises(TrainingError, match="an adapter without the head that a recipe of kind"):
+        export_encoder(bare, base, tmp_path / "encoder", recipe=trained[1])
+
+
+def test_it_is_no_encoder_of_whole_texts(exported: Path) -> None:
+    with pytest.raises(EncoderError, match="no encoder of a whole text to one vector"):
+        load_encoder(str(exported))
+
+
+def test_an_adaptation_needs_a_dense_recipe(tmp_path: Path) -> None:
+    options = AdaptOptions(corpus=tmp_path, out=tmp_path / "out", recipe="late-e5-small")
+    with pytest.raises(RecipeError, match="trains kind multi-vector; an adaptation needs a recipe of dense encoders"):
+        adapt(options, report=print, progress=print)
+
+
+def test_tokens_are_projected_from_their_own_width(base: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense
+
+    wide = SentenceTransformer(str(base), device="cpu")
+    SentenceTransformer(modules=[wide[0], wide[1], Dense(32, 16)]).save_pretrained(str(tmp_path / "labse"))
+    recipe = recipe_of(tmp_path / "labse", {**LATE, "multi_vector.dimension": 24})
+    assert encode(load_base(recipe, tmp_path, device="cpu"), ["dog"])[0].shape == (1, 24)
 
 
 def test_a_projection_must_make_vectors_smaller(base: Path) -> None:

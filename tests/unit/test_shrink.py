@@ -73,6 +73,18 @@ def test_a_shrunk_encoder_is_the_base_without_the_other_layers(base: Path, setti
     assert report.after.disk_bytes == folder_bytes(out) < report.before.disk_bytes
 
 
+def test_layers_after_pooling_keep_their_weights(base: Path, settings: Settings, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Dense
+
+    model = SentenceTransformer(str(base), device="cpu")
+    SentenceTransformer(modules=[model[0], model[1], Dense(DIMENSION, 8)]).save_pretrained(str(tmp_path / "dense"))
+    shrink_encoder(str(tmp_path / "dense"), (0,), tmp_path / "small", settings)
+    small, whole = (SentenceTransformer(str(tmp_path / name), device="cpu") for name in ("small", "dense"))
+    np.testing.assert_array_equal(small[2].linear.weight.numpy(force=True), whole[2].linear.weight.numpy(force=True))
+    assert small.encode(TEXTS[:2]).shape == (2, 8)
+
+
 def test_prompts_offsets_and_origin_are_kept(base: Path, settings: Settings, tmp_path: Path) -> None:
     out = tmp_path / "small"
     shrink_encoder(str(base), [0], out, settings)

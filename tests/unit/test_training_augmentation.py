@@ -98,6 +98,17 @@ def test_of_bitext_a_text_meets_its_own_romanisation() -> None:
             assert query == to_latin(str(document)) != document
 
 
+def test_a_romanisation_says_all_that_its_cut_text_says() -> None:
+    long = [
+        BitextRow(dataset="b", langs=tuple(LETTERS), texts=tuple(word(n, lang) * 9 for lang in LETTERS))
+        for n in range(60)
+    ]
+    for batch in plan({"b": long}, objective="bitext", romanize=1.0, max_chars=12):
+        for query, document in batch.rows:
+            assert query == to_latin(str(document))
+            assert 4 <= len(str(query)) <= 12
+
+
 @pytest.mark.parametrize("options", [{"code_switch": 0.5, "names": ("names",)}, {"romanize": 0.5}])
 def test_plans_with_changed_queries_depend_on_the_seed_alone(options: dict[str, Any]) -> None:
     rows = {"d": documents(), "names": NAMES}
@@ -114,6 +125,7 @@ def test_names_behind_the_cut_do_not_count() -> None:
     ("options", "words"),
     [
         ({"code_switch": 0.5, "names": ("nam",)}, "no bitext for names nam; bitext read: names"),
+        ({"code_switch": 0.5, "names": ("names",), "langs": ("ru",)}, r"its texts are all in one \(ru\)"),
         ({"romanize": 0.5, "langs": ("en",)}, "the data has 0 whose queries are in other scripts than Latin"),
     ],
 )

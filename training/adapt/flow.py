@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.balance import OFFSETS_FILE, load_offsets
 from search.encoder import load_encoder
-from search.errors import TrainingError
+from search.errors import RecipeError, TrainingError
 from search.records import Vectors
 from search.settings import Settings
 from training.adapt.corpus import Corpus, check_corpus, embedded_settings, read_corpus
@@ -39,7 +39,7 @@ from training.export import DESCRIPTION_FILE, export_encoder
 from training.model import base_folder
 from training.pipeline import RUN_FILE, Report, RunOptions, run_recipe
 from training.plan import peak_memory
-from training.recipe import Recipe
+from training.recipe import Kind, Recipe, load_recipe
 from training.run import CHECKPOINTS, last_checkpoint, quiet_training
 
 if TYPE_CHECKING:
@@ -78,11 +78,14 @@ def adapt(options: AdaptOptions, *, report: Report, progress: Progress) -> Outco
         progress: Told how far it is.
 
     Raises:
+        RecipeError: The recipe is not there, wrong, or not of dense encoders.
         SourceError: The folder is not there.
         TrainingDataError: It holds too little, or one language only.
         TrainingError: `out` or an unfinished adaptation is in the way, or training had to stop; `resume` goes on.
     """
     started = time.monotonic()
+    if (kind := load_recipe(options.recipe).kind) is not Kind.DENSE:
+        raise RecipeError(f"{options.recipe}: trains kind {kind}; an adaptation needs a recipe of dense encoders")
     settings = embedded_settings(options.work / "index", encoder=options.encoder)
     encoder = _load(options.encoder, options, settings)
     _open_work(options)

@@ -18,6 +18,7 @@ MOST_PASSES = 6.0
 """Looks at every row beyond which a run learns the rows by heart."""
 _SAMPLED_STEPS = 200
 _MATRYOSHKA_FROM = 256
+_TAUGHT = (Objective.NEUTRAL, Objective.PARALLEL)
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def choose_steps(recipe: Recipe, options: RunOptions, counts: Mapping[str, int],
     total = sum(stream.weight for stream in recipe.streams)
     taught = sum(
         stream.weight / total * stream.batch_size
-        for stream in recipe.streams if stream.objective is Objective.NEUTRAL
+        for stream in recipe.streams if stream.objective in _TAUGHT
     )  # fmt: skip
     seconds = plan.seconds / plan.steps + taught * budget.text_seconds
     return max(LEAST_STEPS, min(int(budget.seconds / seconds), most_steps(recipe, counts)))
@@ -76,7 +77,7 @@ def choose_steps(recipe: Recipe, options: RunOptions, counts: Mapping[str, int],
 def most_steps(recipe: Recipe, counts: Mapping[str, int]) -> int:
     """Steps after which the contrastive streams have seen as many rows as MOST_PASSES over their data sets."""
     total = sum(stream.weight for stream in recipe.streams)
-    taught = [stream for stream in recipe.streams if stream.objective is not Objective.NEUTRAL]
+    taught = [stream for stream in recipe.streams if stream.objective not in _TAUGHT]
     rows = sum(
         count for name, count in counts.items()
         if any(fnmatch(name, pattern) for stream in taught for pattern in stream.datasets)

@@ -160,7 +160,7 @@ def write_encoder(
         raise EncoderError(f"{len(embeddings)} rows of embeddings for {len(unigram.pieces)} pieces")
     work = out.with_name(f".{out.name}-new")
     shutil.rmtree(work, ignore_errors=True)
-    shutil.copytree(parts.folder, work, ignore=shutil.ignore_patterns(*STALE, WEIGHTS_FILE))
+    shutil.copytree(parts.folder, work, ignore=shutil.ignore_patterns(*STALE))
     transformer = work / parts.transformer.relative_to(parts.folder)
     rows = np.ascontiguousarray(embeddings, parts.tensors[parts.embedding_name].dtype)
     save_file({**parts.tensors, parts.embedding_name: rows}, transformer / WEIGHTS_FILE, metadata={"format": "pt"})
