@@ -226,14 +226,19 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return {**trained, **judge(str(options.work / file_name(name) / "encoder"), options)}
 
 
+def build_parser(description: str | None, *, steps: int, limit: int) -> argparse.ArgumentParser:
+    """What every benchmark asks that trains and judges: data, sets, a folder for what is made, steps and queries."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for folder in ("--data", "--eval", "--work"):
+        parser.add_argument(folder, type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--limit", type=int, default=limit, help="queries of a set")
+    return parser
+
+
 def main() -> None:
     """Train and judge every arm; what was judged before is not judged again."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--eval", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--limit", type=int, default=200, help="queries of a set")
+    parser = build_parser(__doc__, steps=100, limit=200)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="NAME")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ablations import BASE, call, judge, record_once
+from benchmarks.ablations import BASE, build_parser, call, judge, record_once
 from benchmarks.encoder_backends import TIMED_QUERIES, measure_speed, passages, read_retrieval_set
 from benchmarks.records import describe_run
 from search.encoder import load_encoder
@@ -145,14 +145,9 @@ def measure(arm: str, name: str, known: Mapping[str, Any], judged: argparse.Name
 
 def main() -> None:
     """Make the student, then judge and time it beside its teacher; what was done before is not done again."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--eval", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
+    parser = build_parser(__doc__, steps=load_recipe(RECIPE).training.steps, limit=200)
     parser.add_argument("--languages", required=True, help="by commas; English is added")
     parser.add_argument("--layers", type=int, default=6, help="of the student")
-    parser.add_argument("--steps", type=int, default=load_recipe(RECIPE).training.steps)
-    parser.add_argument("--limit", type=int, default=200, help="queries of a set")
     options = parser.parse_args()
     languages = list(dict.fromkeys([*options.languages.split(","), ENGLISH]))
     name = f"{'-'.join(languages)}-{options.layers}-{options.steps}"

@@ -29,7 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.ablations import call, file_name, judge, record_once, train
+from benchmarks.ablations import build_parser, call, file_name, judge, record_once, train
 from benchmarks.records import describe_run
 from training.data.schema import RetrievalRow, Row
 from training.recipe import Data, Objective, Recipe, Stream, load_recipe
@@ -127,13 +127,7 @@ def export(name: str, adapters: Sequence[Path], run: Path, options: argparse.Nam
 
 def main() -> None:
     """Train and judge every encoder; what was judged before is not judged again."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--eval", type=Path, required=True)
-    parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--limit", type=int, default=60, help="queries of a set")
-    options = parser.parse_args()
+    options = build_parser(__doc__, steps=60, limit=60).parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     run = describe_run(f"python -m benchmarks.m_st5 --steps {options.steps} --limit {options.limit}")
 

@@ -14,7 +14,7 @@ from search.errors import TrainingDataError
 from training.data.schema import BitextRow, Row
 from training.latin import is_latin, to_latin
 from training.names import Names, base_language, choose_names, count_ordinary
-from training.recipe import Stream
+from training.recipe import Objective, Stream
 
 LangText = tuple[str, str]
 
@@ -98,9 +98,10 @@ def build_augmentation(
         )
     known = list(texts)
     into = {base_language(lang) for lang, _ in known}
-    if len(into) < 2:
+    needed = 3 if stream.cross_lingual == 1 or stream.objective is Objective.BITEXT else 2
+    if len(into) < needed:
         raise TrainingDataError(
-            f"stream {number + 1} ({stream.objective}): code_switch puts names into another language, and its texts "
-            f"are all in one ({', '.join(into)}); bring more, or leave code_switch out."
+            f"stream {number + 1} ({stream.objective}): code_switch puts names into a language that a pair is not in, and "
+            f"its texts are in {', '.join(sorted(into))} alone; {needed} are needed: bring more, or leave it out."
         )
     return CodeSwitching(Names(named, ordinary=count_ordinary(known)), into, max_chars=stream.max_chars)

@@ -125,7 +125,11 @@ def test_names_behind_the_cut_do_not_count() -> None:
     ("options", "words"),
     [
         ({"code_switch": 0.5, "names": ("nam",)}, "no bitext for names nam; bitext read: names"),
-        ({"code_switch": 0.5, "names": ("names",), "langs": ("ru",)}, r"its texts are all in one \(ru\)"),
+        ({"code_switch": 0.5, "names": ("names",), "langs": ("ru",)}, "its texts are in ru alone; 2 are needed"),
+        (
+            {"code_switch": 0.5, "names": ("names",), "cross_lingual": 1.0},
+            "are in en, ru alone; 3 are needed",
+        ),
         ({"romanize": 0.5, "langs": ("en",)}, "the data has 0 whose queries are in other scripts than Latin"),
     ],
 )
