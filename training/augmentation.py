@@ -101,7 +101,7 @@ def build_augmentation(
     needed = 3 if stream.cross_lingual == 1 or stream.objective is Objective.BITEXT else 2
     if len(into) < needed:
         raise TrainingDataError(
-            f"stream {number + 1} ({stream.objective}): code_switch puts names into a language that a pair is not in, and "
+            f"stream {number + 1} ({stream.objective}): code_switch puts names into a language new to a pair, and "
             f"its texts are in {', '.join(sorted(into))} alone; {needed} are needed: bring more, or leave it out."
         )
     return CodeSwitching(Names(named, ordinary=count_ordinary(known)), into, max_chars=stream.max_chars)
