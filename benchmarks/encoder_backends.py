@@ -28,7 +28,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from search.encoder.backends import CPU_BATCH_TOKENS, Backend, TokenIds, TorchBackend
+from search.encoder.backends import CPU_BATCH_TOKENS, CPU_LENGTH_STEP, Backend, TokenIds, TorchBackend
 from search.encoder.encoding import Encoder
 from search.encoder.loading import load_tokenizer, resolve
 from search.encoder.openvino_backend import GRAPH_FILE, OpenVinoBackend, import_openvino, load_openvino
@@ -47,7 +47,7 @@ class OnnxBackend:
         import onnxruntime
 
         self.name = name
-        self.batch_tokens = CPU_BATCH_TOKENS
+        self.batch_tokens, self.length_step = CPU_BATCH_TOKENS, CPU_LENGTH_STEP
         self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def forward(self, token_ids: TokenIds, mask: TokenIds) -> Vectors:

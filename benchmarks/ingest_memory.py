@@ -94,7 +94,7 @@ def write_corpus(path: Path, bodies: Sequence[str], size_bytes: int) -> int:
 class RandomBackend:
     """Stands in for the network: every text gets a random vector near one of 1,000 centres."""
 
-    name, batch_tokens = "random", 4096
+    name, batch_tokens, length_step = "random", 4096, 8
 
     def __init__(self, dimension: int) -> None:
         self._rng = np.random.default_rng(0)

@@ -139,15 +139,23 @@ class LanguageMap:
         """
         z = stored.astype(np.float64)
         a = np.maximum((z * z).sum(axis=1), 1e-12)
-        b = z @ self.mean.astype(np.float64)
+        b = (z * self.mean).sum(axis=1)
         c = float(self.mean.astype(np.float64) @ self.mean) - 1.0
         scale = (-b + np.sqrt(np.maximum(b * b - a * c, 0.0))) / a
         vectors = self.mean + scale[:, None] * z
         return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
 
     def _neutral_norm(self, centred: Vectors) -> Vectors:
-        neutral = centred - (centred @ self.basis.T) @ self.basis
-        return np.asarray(np.maximum(np.linalg.norm(neutral, axis=1, keepdims=True), 1e-6), np.float32)
+        """Lengths (B, 1) of the parts outside the span, by Pythagoras.
+
+        Sums along rows instead of a matrix product, whose last bits depend on how many rows there are: a vector is
+        stored as the same bytes whatever was encoded beside it.
+        """
+        wide = centred.astype(np.float64)
+        squares = (wide * wide).sum(axis=1)
+        for direction in self.basis.astype(np.float64):
+            squares -= (wide * direction).sum(axis=1) ** 2
+        return np.asarray(np.sqrt(np.maximum(squares, 1e-12))[:, None], np.float32)
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""

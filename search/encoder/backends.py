@@ -20,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 CPU_BATCH_TOKENS = 4096
 GPU_BATCH_TOKENS = 65536
+CPU_LENGTH_STEP = 8
+GPU_LENGTH_STEP = 64
+"""A GPU has more to do at once with fewer lengths; it may give other bits from one size of batch to the next anyway."""
 
 TOKEN_OUTPUT = "token_embeddings"
 """Where sentence-transformers' modules keep the vectors that are pooled."""
@@ -37,6 +40,10 @@ class Backend(Protocol):
     @property
     def batch_tokens(self) -> int:
         """How many tokens, padding included, a batch may hold."""
+
+    @property
+    def length_step(self) -> int:
+        """Texts are padded to a multiple of so many tokens; a batch holds texts of one padded length."""
 
     def forward(self, token_ids: TokenIds, mask: TokenIds) -> Vectors:
         """Pooled vectors (B, D) float32 of padded `token_ids` (B, L); `mask` (B, L) is 1 on tokens, 0 on padding."""
@@ -75,6 +82,7 @@ class TorchBackend:
         self._is_static = is_static(folder)
         on_network = self._device.type == "cpu" and not self._is_static
         self.batch_tokens = CPU_BATCH_TOKENS if on_network else GPU_BATCH_TOKENS
+        self.length_step = CPU_LENGTH_STEP if on_network else GPU_LENGTH_STEP
 
     def forward(self, token_ids: TokenIds, mask: TokenIds) -> Vectors:
         """Pooled vectors (B, D) float32."""

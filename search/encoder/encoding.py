@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 TEXTS_PER_ROUND = 4096
 CHARACTERS_PER_TOKEN = 64
-LENGTH_STEP = 8
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -143,9 +142,15 @@ class Encoder:
             out[rows] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
     def _padded(self, ids: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], TokenIds, TokenIds]]:
-        """Batches: row numbers (B), token ids (B, L) and mask (B, L)."""
-        for rows in iter_batches([len(row) for row in ids], self.backend.batch_tokens):
-            length = min(-(-len(ids[rows[-1]]) // LENGTH_STEP) * LENGTH_STEP, self.max_tokens)
+        """Batches: row numbers (B), token ids (B, L) and mask (B, L).
+
+        Rows of one padded length only: how far a text is padded changes the last bits of its vector, how many others
+        are beside it does not (on a CPU), so that whoever encodes a text, and among what, gets the same vector.
+        """
+        step = self.backend.length_step
+        padded = [min(-(-len(row) // step) * step, self.max_tokens) for row in ids]
+        for rows in iter_batches(padded, self.backend.batch_tokens):
+            length = padded[rows[0]]
             token_ids = np.full((len(rows), length), self._pad_id, np.int64)
             mask = np.zeros((len(rows), length), np.int64)
             for place, row in enumerate(rows):
@@ -168,10 +173,10 @@ class Encoder:
 
 
 def iter_batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
-    """Row numbers in batches of similar length, shortest first, each of at most `tokens` tokens when padded."""
+    """Row numbers in batches of one length, shortest first, each of at most `tokens` tokens (one row may have more)."""
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and (len(batch) + 1) * lengths[row] > tokens:
+        if batch and (lengths[row] != lengths[batch[0]] or (len(batch) + 1) * lengths[row] > tokens):
             yield batch
             batch = []
         batch.append(row)

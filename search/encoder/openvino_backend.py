@@ -16,6 +16,7 @@ import numpy as np
 
 from search.encoder.backends import (
     CPU_BATCH_TOKENS,
+    CPU_LENGTH_STEP,
     TOKEN_OUTPUT,
     TokenIds,
     TorchBackend,
@@ -41,7 +42,7 @@ class OpenVinoBackend:
 
     def __init__(self, graph: Path, *, name: str = "openvino", threads: int | None = None) -> None:
         self.name = name
-        self.batch_tokens = CPU_BATCH_TOKENS
+        self.batch_tokens, self.length_step = CPU_BATCH_TOKENS, CPU_LENGTH_STEP
         core = import_openvino().Core()
         native_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.precision = "bf16" if name == "openvino" and native_bf16 else "f32"

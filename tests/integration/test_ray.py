@@ -18,6 +18,7 @@ from indexer import build
 from indexer.pipeline import Summary
 from indexer.ray_engine import ClusterError, ingest_with_ray
 from indexer.shards import begun_splits
+from search.encoder import Encoder
 from search.errors import EncoderError
 from search.opening import open_index, server_folder
 from search.records import Point
@@ -141,6 +142,16 @@ def test_an_embedded_index_is_made_and_changed_as_by_one_process(corpus: Path, t
     one, other = build.status(alone).manifest, build.status(spread).manifest
     varying = {"created", "updated"}
     assert other.model_dump(exclude=varying) == one.model_dump(exclude=varying)
+
+
+def test_vectors_of_the_real_encoder_are_those_of_one_process(
+    corpus: Path, tmp_path: Path, real_encoder: Encoder
+) -> None:
+    """Though it meets them in other batches, with other threads, and the language map is fitted to them."""
+    alone, spread = (load_settings(index=str(tmp_path / name)) for name in ("alone", "spread"))
+    expected = build.ingest(corpus, alone, encoder=real_encoder)
+    assert facts(ingest_with_ray(corpus, spread, workers=WORKERS)) == facts(expected)
+    assert points_of(spread) == points_of(alone)
 
 
 def test_a_shard_that_ends_every_worker_is_named(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

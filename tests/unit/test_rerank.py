@@ -196,7 +196,7 @@ def test_openvino_gives_the_same_tokens_as_torch(tiny: Encoder, tiny_folder: Pat
 
 def test_an_encoder_without_tokens_says_so(tiny: Encoder) -> None:  # noqa: F811
     class PooledOnly:
-        name, batch_tokens = "pooled", 64
+        name, batch_tokens, length_step = "pooled", 64, 8
 
         def forward(self, token_ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
             return np.ones((len(token_ids), 32), np.float32)
