@@ -37,7 +37,7 @@ from search.balance import fit_language_map, load_shipped_offsets
 from search.diversity import neutral_vectors
 from search.encoder import load_encoder
 from search.engine import Engine
-from search.fold import FAMILIES, Families
+from search.fold import FAMILIES, FamiliesFile
 from search.index import LEDGER, IndexFolder
 from search.language import canonical_language
 from search.opening import open_index
@@ -99,7 +99,7 @@ def measure_families(corpus: Corpus, settings: Settings) -> Row:
         )
         took = {"wall_s": round(time.perf_counter() - wall, 1), "cpu_s": round(time.process_time() - cpu, 1)}
         chunks = index.manifest.chunks
-    with closing(Families(path)) as families:
+    with closing(FamiliesFile(path)) as families:
         groups = list(families.iter_groups())
     detected = {name: lang for group in groups for lang, name in group.items()}
     judged = judge_pairs([list(g.values()) for g in groups if len(g) > 1], detected, corpus.truth)
@@ -114,7 +114,7 @@ def measure_bundled(settings: Settings) -> Row:
     row = measure_families(
         Corpus("bundled", ROOT / "corpus/documents", lambda name: (name, name.split("/")[0])), settings
     )
-    with closing(Families(settings.index_folder.parent / f"bundled.{FAMILIES}")) as families:
+    with closing(FamiliesFile(settings.index_folder.parent / f"bundled.{FAMILIES}")) as families:
         found = [list(group.values()) for group in families.iter_groups() if len(group) > 1]
     pairs = [frozenset(pair) for family in found for pair in combinations(family, 2)]
     same = sum(pair in told for pair in pairs)

@@ -19,6 +19,7 @@ import numpy as np
 
 from indexer.chunking import ChunkOptions, passage_text
 from indexer.documents import Skipped
+from indexer.family_notes import publish_families
 from indexer.ledger import FileRow, Ledger
 from indexer.pipeline import REMOVING, Ingest, IngestOptions, Progress, Summary, count_unchanged, remove_documents
 from indexer.roots import names_below
@@ -37,7 +38,7 @@ from search.balance import LanguageMap, LanguageSums, fit_language_map, load_off
 from search.engine import check_encoder
 from search.errors import EncoderMismatchError, IndexNotFoundError, SettingsError, SourceError, StoreError
 from search.files import allocated_bytes
-from search.fold import FAMILIES, has_families
+from search.fold import FAMILIES, has_families, vectors_origin
 from search.index import LANGUAGE_MAP, LEDGER, OFFSETS, SHARD, IndexFolder
 from search.lexical import LEXICAL_VERSION, document_vector
 from search.manifest import IndexManifest, now
@@ -450,6 +451,9 @@ def finish(space: Workspace, encoder_name: str, fingerprint: str) -> IndexManife
         language_map=space.language_map,
         encoder_fingerprint=fingerprint,
     )
+    if isinstance(space.store, ServerStore):
+        origin = vectors_origin(fingerprint, space.language_map.fingerprint)
+        publish_families(space.folder / FAMILIES, space.store, origin=origin)
     moment = now()
     manifest = IndexManifest(
         encoder=encoder_name,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from indexer.build import require_merged
+from indexer.family_notes import copy_notes, publish_families
 from indexer.ledger import Ledger
 from indexer.passages import (
     WORK,
@@ -29,7 +30,7 @@ from indexer.side_files import ORIGIN, find_offsets, follow_collection
 from indexer.translations import digests_of, update_families
 from search.balance import LanguageMap
 from search.errors import IndexNotFoundError, StoreError
-from search.fold import FAMILIES
+from search.fold import FAMILIES, vectors_origin
 from search.index import LEDGER, IndexFolder
 from search.manifest import IndexManifest
 from search.opening import OpenIndex, connect_index, open_index, read_server_metadata, server_folder, server_metadata
@@ -58,7 +59,7 @@ def reindex(settings: Settings, encoder: PassageEncoder, *, wait_s: float, progr
     """See `indexer.reindex.reindex`."""
     place = server_folder(settings)
     with _changing(settings, wait_s) as (client, name), closing(open_index(settings)) as opened:
-        current, before = _collection(opened), set(collections_of(client, name).values())
+        current, before = _store(opened).collection, set(collections_of(client, name).values())
         require_other_encoder(opened.manifest, encoder)
         vectors = PassageVectors(place / WORK, encoder)
         encode_passages(opened, vectors, progress)
@@ -68,6 +69,7 @@ def reindex(settings: Settings, encoder: PassageEncoder, *, wait_s: float, progr
         target = add_like(client, name, current, encoder.dimension)
         try:
             chunks = write_passages(opened, target, vectors, language_map)
+            copy_notes(_store(opened), target)
             wait_until_indexed(target)
             manifest = renewed(read_server_metadata(known, name)[0], encoder, language_map, chunks)
             stated = {**server_metadata(manifest, language_map), ORIGIN: [known["id"], epoch_of(known) - 1]}
@@ -115,9 +117,9 @@ def _changing(settings: Settings, wait_s: float) -> Iterator[tuple[QdrantClient,
             yield client, name
 
 
-def _collection(opened: OpenIndex) -> str:
+def _store(opened: OpenIndex) -> ServerStore:
     assert isinstance(opened.store, ServerStore)
-    return opened.store.collection
+    return opened.store
 
 
 def _begin_epoch(client: QdrantClient, collection: str) -> dict[str, Any]:
@@ -150,3 +152,5 @@ def _follow(
             place / FAMILIES, store=store, digests=digests_of(ledger), language_map=language_map,
             encoder_fingerprint=manifest.encoder_fingerprint,
         )  # fmt: skip
+    origin = vectors_origin(manifest.encoder_fingerprint, manifest.map_fingerprint)
+    publish_families(place / FAMILIES, store, origin=origin)

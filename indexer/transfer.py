@@ -9,6 +9,7 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
+from indexer.family_notes import publish_families
 from indexer.ledger import UNFINISHED, DocumentRow, FileRow, Ledger
 from indexer.side_files import (
     copy_side_files,
@@ -21,7 +22,7 @@ from indexer.side_files import (
 from indexer.translations import digests_of, update_families
 from search.balance import LanguageMap
 from search.errors import SettingsError, StoreError
-from search.fold import FAMILIES
+from search.fold import FAMILIES, vectors_origin
 from search.index import LANGUAGE_MAP, LEDGER, OFFSETS, SHARD, IndexFolder, writing
 from search.manifest import IndexManifest
 from search.opening import connect_index, open_index, server_folder, server_metadata
@@ -77,6 +78,9 @@ def push(
         try:
             _copy_points(source.store, target, manifest.chunks, progress)
             wait_until_indexed(target)
+            if source.families.known:
+                origin = vectors_origin(manifest.encoder_fingerprint, manifest.map_fingerprint)
+                publish_families(folder.current().path / FAMILIES, target, origin=origin)
             aside = _pushed_files(folder.current().path, place, target)
             write_metadata(client, target.collection, server_metadata(manifest, source.language_map))
             move_alias(client, name, target.collection)

@@ -24,6 +24,7 @@ from search.facets import Facets, count_chunks, count_index
 from search.fold import (
     SURE_LANGUAGE,
     Families,
+    FamiliesFile,
     Folded,
     Gap,
     Shown,
@@ -193,7 +194,7 @@ class Engine:
         detection, dense, sparse, filter = question.detection, question.dense, question.sparse, asked.filter
         encoded = time.perf_counter()
         languages = dict(detection.probabilities)
-        families = index.families if fold else Families(None)
+        families = index.families if fold else FamiliesFile(None)
         rejected = partial(documents_holding, index.store, asked.without)
         reader, wanted, lists = rerank or default_reranker(index), offset + k, Lists()
         points = best_per_document(

@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import quote
 
 import numpy as np
@@ -93,7 +93,7 @@ class Shown:
 def has_families(path: Path) -> bool:
     """Whether translations were looked for by the rules of this version."""
     try:
-        families = Families(path)
+        families = FamiliesFile(path)
     except IndexFormatError:  # they will be found anew
         return False
     families.close()
@@ -105,8 +105,37 @@ def vectors_origin(encoder_fingerprint: str, map_fingerprint: str) -> str:
     return f"{encoder_fingerprint} {map_fingerprint}"
 
 
-class Families:
-    """The families of one index, read as they are asked for; safe to share between threads.
+class Families(Protocol):
+    """The families of one index, read as they are asked for; safe to share between threads."""
+
+    @property
+    def known(self) -> bool:
+        """Whether translations were looked for when the index was built."""
+
+    def of(self, document_ids: Iterable[str]) -> dict[str, int]:
+        """Family by document, for those of the given documents that have one."""
+
+    def members(self, families: Collection[int]) -> dict[int, list[Member]]:
+        """Documents of each family, by language."""
+
+    def score_documents(self, document_ids: Sequence[str], dense: Vectors) -> Vectors:
+        """Dot products (N,) of the query (D,) with each document's mean, NaN where that is not known.
+
+        The mean is that of its neutral passage vectors by their length, at unit length.
+        """
+
+    def languages(self) -> list[str]:
+        """Languages of documents that have translations, sorted."""
+
+    def iter_groups(self) -> Iterator[dict[str, str]]:
+        """Document ids by language, of each family and then of each document without one, by ascending id."""
+
+    def close(self) -> None:
+        """Release what was opened for them."""
+
+
+class FamiliesFile:
+    """The families of an embedded index; see Families.
 
     Args:
         path: `families.sqlite`; one that is missing, or of another version, holds no families.
@@ -121,17 +150,16 @@ class Families:
         self._lock = threading.Lock()
         self._db = _open(path) if path is not None and path.is_file() else None
         self.known = self._db is not None
-        """Whether translations were looked for when the index was built."""
         made_of = self._query("SELECT value FROM meta WHERE key='origin'")
         self._has_vectors = origin is None or made_of == [(f"{FAMILIES_VERSION} {origin}",)]
 
     def of(self, document_ids: Iterable[str]) -> dict[str, int]:
-        """Family by document, for those of the given documents that have one."""
+        """See Families."""
         rows = self._select("SELECT id, family FROM documents WHERE family IS NOT NULL AND id IN", list(document_ids))
         return {str(document): int(family) for document, family in rows}
 
     def members(self, families: Collection[int]) -> dict[int, list[Member]]:
-        """Documents of each family, by language."""
+        """See Families."""
         rows = self._select("SELECT id, lang, family, aligned FROM documents WHERE family IN", sorted(families))
         found: dict[int, list[Member]] = defaultdict(list)
         for document, lang, family, aligned in sorted(rows, key=lambda row: (row[1], row[0])):
@@ -139,10 +167,7 @@ class Families:
         return dict(found)
 
     def score_documents(self, document_ids: Sequence[str], dense: Vectors) -> Vectors:
-        """Dot products (N,) of the query (D,) with each document's mean, NaN where that is not known.
-
-        The mean is that of its neutral passage vectors by their length, at unit length.
-        """
+        """See Families."""
         wanted = sorted(set(document_ids)) if self._has_vectors else []
         rows = self._select("SELECT id, vector FROM signatures WHERE id IN", wanted)
         scores = {document: float(np.frombuffer(vector, np.float16).astype(np.float32) @ dense)
@@ -150,21 +175,13 @@ class Families:
         return np.array([scores.get(document, np.nan) for document in document_ids], np.float32)
 
     def languages(self) -> list[str]:
-        """Languages of documents that have translations, sorted."""
+        """See Families."""
         rows = self._query("SELECT DISTINCT lang FROM documents WHERE family IS NOT NULL ORDER BY lang")
         return [str(lang) for (lang,) in rows]
 
     def iter_groups(self) -> Iterator[dict[str, str]]:
-        """Document ids by language, of each family and then of each document without one, by ascending id."""
-        families: dict[int, dict[str, str]] = defaultdict(dict)
-        alone: list[dict[str, str]] = []
-        for document, lang, family in self._query("SELECT id, lang, family FROM documents ORDER BY id"):
-            if family is None:
-                alone.append({lang: document})
-            else:
-                families[int(family)][lang] = document
-        yield from families.values()
-        yield from alone
+        """See Families."""
+        return group_documents(self._query("SELECT id, lang, family FROM documents ORDER BY id"))
 
     def close(self) -> None:
         """Close the file."""
@@ -186,6 +203,19 @@ class Families:
                 return [] if self._db is None else self._db.execute(statement, values).fetchall()
             except sqlite3.DatabaseError as error:
                 raise _damaged(self._path, error) from error
+
+
+def group_documents(rows: Iterable[tuple[str, str, int | None]]) -> Iterator[dict[str, str]]:
+    """Document ids by language, of each family and then of each document without one, from (id, language, family)."""
+    families: dict[int, dict[str, str]] = defaultdict(dict)
+    alone: list[dict[str, str]] = []
+    for document, lang, family in rows:
+        if family is None:
+            alone.append({lang: document})
+        else:
+            families[family][lang] = document
+    yield from families.values()
+    yield from alone
 
 
 def _damaged(path: Path | None, error: sqlite3.Error) -> IndexFormatError:
@@ -330,7 +360,7 @@ def _require_known(families: Families) -> None:
     if not families.known:
         raise QueryError(
             "translations were not looked for in this index. Run `indexer ingest` on any of its folders, which encodes "
-            "nothing again; those of a server's collection are known on the machine that filled it."
+            "nothing again."
         )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.balance import LanguageMap
 from search.errors import EncoderError, IndexNotFoundError, SettingsError
-from search.fold import FAMILIES, Families, vectors_origin
+from search.fold import FAMILIES, Families, FamiliesFile, vectors_origin
 from search.index import SHARD, IndexFolder
 from search.manifest import IndexManifest, parse_manifest
 from search.settings import Settings
@@ -42,7 +42,7 @@ class OpenIndex:
     language_map: LanguageMap
     is_outdated: Callable[[], bool]
     close: Callable[[], None] = field(repr=False)
-    families: Families = field(default_factory=lambda: Families(None), repr=False)
+    families: Families = field(default_factory=lambda: FamiliesFile(None), repr=False)
     folder: Path | None = None
     """Where files beside the store are: the generation, or what the home folder keeps of a server's collection."""
     tokens: TokenStore | None = field(default=None, repr=False)
@@ -165,8 +165,8 @@ def read_server_metadata(metadata: dict[str, Any], where: str) -> tuple[IndexMan
         return parse_manifest(metadata["manifest"], where), LanguageMap.load(path)
 
 
-def _families(folder: Path, manifest: IndexManifest) -> Families:
-    return Families(folder / FAMILIES, vectors_origin(manifest.encoder_fingerprint, manifest.map_fingerprint))
+def _origin(manifest: IndexManifest) -> str:
+    return vectors_origin(manifest.encoder_fingerprint, manifest.map_fingerprint)
 
 
 def _open_embedded(path: Path) -> OpenIndex:
@@ -178,7 +178,7 @@ def _open_embedded(path: Path) -> OpenIndex:
         view = folder.new_reader_view()
         try:
             manifest, language_map = generation.manifest, generation.language_map
-            families = _families(generation.path, manifest)
+            families = FamiliesFile(generation.path / FAMILIES, _origin(manifest))
             make_reader_view(generation.path / SHARD, view.path)
             break
         except BaseException:
@@ -202,6 +202,7 @@ def _open_embedded(path: Path) -> OpenIndex:
 
 
 def _open_server(settings: Settings) -> OpenIndex:
+    from search.server_families import ServerFamilies, are_known
     from search.store.server import ServerStore, find_collection, read_metadata
 
     client, name = connect_index(settings)
@@ -224,7 +225,7 @@ def _open_server(settings: Settings) -> OpenIndex:
         moved = find_collection(client, name) != collection
         return moved or bool(read_metadata(client, collection).get("manifest") != metadata["manifest"])
 
-    families = _families(server_folder(settings), manifest)
+    families = ServerFamilies(store, known=are_known(metadata), origin=_origin(manifest))
     tokens = TokenStore(token_store_path(settings), manifest.encoder_fingerprint)
 
     def close() -> None:

@@ -15,6 +15,8 @@ from search.records import Chunk, Match, Point, Range
 
 KEYWORD_FIELDS = ("document_id", "lang", "script", "source", "folders", "flags")
 DATE_FIELDS = ("date",)
+FAMILY = "family"
+"""A note on a document, with its first chunk: `search.server_families`."""
 POINT_ID = "id"
 """Key of a condition on the chunk ids themselves, which are no part of the payload."""
 FILTER_FIELDS = (POINT_ID, *KEYWORD_FIELDS[:-1], *DATE_FIELDS, "title", "number", "lang_confidence")
@@ -66,7 +68,7 @@ def from_payload(payload: Mapping[str, Any]) -> Chunk:
     Raises:
         IndexFormatError: It was written by another program, or is damaged.
     """
-    values = {name: value for name, value in payload.items() if name not in ("folders", "flags")}
+    values = {name: value for name, value in payload.items() if name not in ("folders", "flags", FAMILY)}
     try:
         values["headings"] = tuple(values["headings"])
         values["metadata"] = {n: tuple(v) if isinstance(v, list) else v for n, v in values["metadata"].items()}

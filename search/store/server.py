@@ -14,7 +14,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException
 
 from search.errors import PanlinguaError, StoreError
-from search.records import Filter, Match, Point, Range, ScoredPoint, SparseVector, Vectors
+from search.records import Filter, Match, Point, Range, ScoredPoint, SparseVector, Vectors, point_id
 from search.store.base import (
     DENSE,
     HNSW_EF,
@@ -33,6 +33,7 @@ from search.store.base import (
 )
 from search.store.payload import (
     DATE_FIELDS,
+    FAMILY,
     KEYWORD_FIELDS,
     POINT_ID,
     chunk_ids,
@@ -51,6 +52,8 @@ PURPOSE, INGEST, COPY = "purpose", "ingest", "copy"
 INDEXED_S = 3_600.0
 _SCROLL = 1000
 _FLOAT_BYTES = 4
+_CHUNK = models.PayloadSelectorExclude(exclude=[FAMILY])
+"""All that is kept of a chunk but the note on its document."""
 
 
 class ServerStore:
@@ -133,7 +136,7 @@ class ServerStore:
     def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[Point]:
         """See VectorStore."""
         with self._explained("read"):
-            records = self.client.retrieve(self.collection, list(ids), with_payload=True, with_vectors=with_vectors)
+            records = self.client.retrieve(self.collection, list(ids), with_payload=_CHUNK, with_vectors=with_vectors)
         found = {str(record.id): record for record in records}
         return [_from_server(found[i]) for i in ids if i in found]
 
@@ -143,8 +146,9 @@ class ServerStore:
         while True:
             with self._explained("read"):
                 records, offset = self.client.scroll(
-                    self.collection, _filter(filter), limit=_SCROLL, offset=offset, with_vectors=with_vectors
-                )
+                    self.collection, _filter(filter), limit=_SCROLL, offset=offset, with_payload=_CHUNK,
+                    with_vectors=with_vectors,
+                )  # fmt: skip
             yield from map(_from_server, records)
             if offset is None:
                 return
@@ -176,6 +180,62 @@ class ServerStore:
             return [(str(hit.value), int(hit.count)) for hit in hits]
 
         return facet_with_ties(key, count, limit)
+
+    def read_notes(self, document_ids: Sequence[str], parts: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+        """The notes on documents, or these parts of them; see `search.server_families`."""
+        found: dict[str, dict[str, Any]] = {}
+        document_of = {point_id(document, 0): document for document in document_ids}
+        ids = list(document_of)
+        for start in range(0, len(ids), _SCROLL):
+            with self._explained("read"):
+                records = self.client.retrieve(
+                    self.collection, ids[start : start + _SCROLL], with_payload=_note_paths(parts)
+                )
+            found |= {document_of[str(record.id)]: (record.payload or {}).get(FAMILY) or {} for record in records}
+        return found
+
+    def iter_notes(
+        self, parts: Sequence[str] = (), *, families: Sequence[int] = ()
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Documents with their notes, or these parts of them; of these families, or all."""
+        there = models.Filter(must_not=[models.IsEmptyCondition(is_empty=models.PayloadField(key=f"{FAMILY}.lang"))])
+        number = models.FieldCondition(key=f"{FAMILY}.number", match=models.MatchAny(any=list(families)))
+        wanted = models.Filter(must=[number]) if families else there
+        offset: Any = None
+        while True:
+            with self._explained("read"):
+                records, offset = self.client.scroll(
+                    self.collection, wanted, limit=_SCROLL, offset=offset,
+                    with_payload=["document_id", *_note_paths(parts)],
+                )  # fmt: skip
+            for record in records:
+                payload = record.payload or {}
+                yield str(payload["document_id"]), payload[FAMILY]
+            if offset is None:
+                return
+
+    def index_notes(self) -> None:
+        """Have the server find notes by family and by language."""
+        with self._explained("write to"):
+            kinds = {"number": models.PayloadSchemaType.INTEGER, "lang": models.PayloadSchemaType.KEYWORD}
+            for part, kind in kinds.items():
+                self.client.create_payload_index(self.collection, f"{FAMILY}.{part}", kind, wait=True)
+
+    def write_notes(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Write the notes on documents in place of those that there are; a document that is gone is passed over."""
+        rows = list(notes.items())
+        for start in range(0, len(rows), UPSERT_BATCH):
+            operations: list[models.UpdateOperation] = [
+                models.SetPayloadOperation(
+                    set_payload=models.SetPayload(
+                        payload={FAMILY: dict(note)},
+                        filter=models.Filter(must=[models.HasIdCondition(has_id=[point_id(document, 0)])]),
+                    )
+                )
+                for document, note in rows[start : start + UPSERT_BATCH]
+            ]
+            with self._explained("write to"):
+                self.client.batch_update_points(self.collection, operations, wait=True)
 
     def flush(self) -> None:
         """See VectorStore. Every write waits until the server has it; here is made sure that it counts.
@@ -217,13 +277,14 @@ class ServerStore:
                 limit=limit,
                 query_filter=_filter(filter),
                 search_params=params,
-                with_payload=with_payload,
+                with_payload=_CHUNK if with_payload else False,
             ).points
         return [Ranked(str(hit.id), float(hit.score), hit.payload if with_payload else None) for hit in hits]
 
     def _payloads(self, ids: list[str]) -> Mapping[str, Mapping[str, Any]]:
         with self._explained("read"):
-            return {str(record.id): record.payload or {} for record in self.client.retrieve(self.collection, ids)}
+            records = self.client.retrieve(self.collection, ids, with_payload=_CHUNK)
+        return {str(record.id): record.payload or {} for record in records}
 
     def _explained(self, verb: str) -> AbstractContextManager[None]:
         return _explained(verb, self.collection)
@@ -429,6 +490,10 @@ def _create_field_indexes(client: QdrantClient, collection: str) -> None:
     with _explained("make", collection):
         for name, kind in kinds.items():
             client.create_payload_index(collection, name, kind, wait=True)
+
+
+def _note_paths(parts: Sequence[str]) -> list[str]:
+    return [f"{FAMILY}.{part}" for part in parts] or [FAMILY]
 
 
 def _aliases(client: QdrantClient) -> dict[str, str]:

@@ -85,7 +85,16 @@ def make_app(client: QdrantClient) -> FastAPI:
     @app.post("/collections/{name}/points")
     def retrieve(name: str, body: models.PointRequest) -> dict[str, Any]:
         with lock:
-            return answer(client.retrieve(name, body.ids, with_payload=True, with_vectors=body.with_vector or False))
+            read = client.retrieve(
+                name, body.ids, with_payload=body.with_payload or False, with_vectors=body.with_vector or False
+            )
+        return answer(read)
+
+    @app.post("/collections/{name}/points/batch")
+    def change(name: str, body: models.UpdateOperations) -> dict[str, Any]:
+        with lock:
+            client.batch_update_points(name, body.operations)
+        return answer([{"operation_id": 0, "status": "completed"}] * len(body.operations))
 
     @app.post("/collections/{name}/points/delete")
     def delete(name: str, body: models.FilterSelector) -> dict[str, Any]:

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenizers
-from qdrant_client import QdrantClient
 from typer.testing import CliRunner
 
 from indexer import build, translations
 from search import cli
 from search.engine import Engine
 from search.errors import IndexFormatError, QueryError
-from search.fold import FAMILIES, Families
+from search.fold import FAMILIES, FamiliesFile
 from search.index import IndexFolder
 from search.records import Filter, Match, Vectors
 from search.results import Mode
@@ -149,7 +148,7 @@ def ingest(corpus: Path, settings: Settings, encoder: SubjectEncoder, **options:
 
 def groups(settings: Settings) -> set[frozenset[str]]:
     """The families of the current generation."""
-    families = Families(IndexFolder(settings.index_folder).current().path / FAMILIES)
+    families = FamiliesFile(IndexFolder(settings.index_folder).current().path / FAMILIES)
     found = {frozenset(group.values()) for group in families.iter_groups()}
     families.close()
     return found
@@ -341,25 +340,6 @@ def test_a_kill_while_translations_are_sought_loses_nothing(
     ingest(corpus, settings, encoder)
     assert groups(settings) == expected(without=frozenset({("bread", "th")}))
     assert not list(IndexFolder(settings.index_folder).current().path.glob("*.new"))
-
-
-def test_a_server_s_families_are_known_where_it_is_filled(
-    corpus: Path, tmp_path: Path, encoder: SubjectEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = QdrantClient(":memory:")
-    monkeypatch.setattr(client, "close", lambda: None)
-    monkeypatch.setattr("search.store.server.connect", lambda _url, _key: client)
-    settings = load_settings(home=tmp_path / "home", index="docs", store="http://localhost:6333")
-    ingest(corpus, settings, encoder)
-    engine = Engine(settings, encoder)  # type: ignore[arg-type]
-    assert len(engine.search(SUBJECTS["bread"][0], k=50).hits) == len(SUBJECTS)
-    elsewhere = load_settings(home=tmp_path / "other", index="docs", store="http://localhost:6333")
-    other = Engine(elsewhere, encoder)  # type: ignore[arg-type]
-    assert len(other.search(SUBJECTS["bread"][0], k=50).hits) == len(SUBJECTS) * len(LANGUAGES) - 2
-    with pytest.raises(QueryError, match="on the machine that filled it"):
-        other.gaps()
-    ingest(corpus, settings, encoder, fresh=True)
-    assert len(Engine(settings, encoder).search(SUBJECTS["tea"][1], k=50).hits) == len(SUBJECTS)  # type: ignore[arg-type]
 
 
 def test_the_commands(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ from indexer.pairing import (
 from search.errors import IndexFormatError, QueryError
 from search.fold import (
     FAMILIES_VERSION,
-    Families,
+    FamiliesFile,
     Folded,
     fold_families,
     has_families,
@@ -221,7 +221,7 @@ DOCUMENTS = {
 
 
 @pytest.fixture
-def families(tmp_path: Path) -> Iterator[Families]:
+def families(tmp_path: Path) -> Iterator[FamiliesFile]:
     path = tmp_path / "families.sqlite"
     with sqlite3.connect(path) as db:
         db.execute("CREATE TABLE meta (key TEXT, value TEXT)")
@@ -231,7 +231,7 @@ def families(tmp_path: Path) -> Iterator[Families]:
             blob = None if places is None else np.array(places, np.int32).tobytes()
             db.execute("INSERT INTO documents VALUES (?, ?, ?, ?, ?)", (name, lang, family, pivot, blob))
     db.close()
-    found = Families(path)
+    found = FamiliesFile(path)
     yield found
     found.close()
 
@@ -265,7 +265,9 @@ def point(name: str, number: int = 0, score: float = 1.0) -> ScoredPoint:
     return ScoredPoint(chunk, score)
 
 
-def shown(families: Families, *points: ScoredPoint, **options: object) -> list[tuple[str, int, list[tuple[str, int]]]]:
+def shown(
+    families: FamiliesFile, *points: ScoredPoint, **options: object
+) -> list[tuple[str, int, list[tuple[str, int]]]]:
     folded = fold_families(points, families.of(item.chunk.document_id for item in points))
     found = show(folded, families, FakeStore(), **options)  # type: ignore[arg-type]
     return [(s.chunk.document_id, s.chunk.number, [(c.document_id, c.number) for c in s.also_in]) for s in found]
@@ -281,14 +283,14 @@ def test_a_family_takes_the_place_of_its_best_passage() -> None:
     assert [item.best for item in fold_families(points, {})] == points
 
 
-def test_a_family_is_shown_with_the_counterparts_of_its_passage(families: Families) -> None:
+def test_a_family_is_shown_with_the_counterparts_of_its_passage(families: FamiliesFile) -> None:
     assert shown(families, point("Brot.md", 2), point("tides.txt")) == [
         ("Brot.md", 2, [("خبز.txt", 2), ("pain.txt", 2), ("パン.txt", 1), ("麵包.txt", 0)]),
         ("tides.txt", 0, []),
     ]
 
 
-def test_what_was_found_comes_before_its_counterparts(families: Families) -> None:
+def test_what_was_found_comes_before_its_counterparts(families: FamiliesFile) -> None:
     [(name, number, also)] = shown(families, point("Brot.md", 0), point("パン.txt", 1))
     assert (name, number) == ("Brot.md", 0)
     assert also == [("パン.txt", 1), ("خبز.txt", 0), ("pain.txt", 0), ("麵包.txt", 0)]
@@ -307,7 +309,7 @@ def test_what_was_found_comes_before_its_counterparts(families: Families) -> Non
     ],
 )
 def test_the_first_language_of_the_reader_that_answers_is_shown(
-    families: Families, readers: tuple[str, ...], expected: tuple[str, int]
+    families: FamiliesFile, readers: tuple[str, ...], expected: tuple[str, int]
 ) -> None:
     [(name, number, also)] = shown(families, point("Brot.md", 2), readers=readers)
     assert (name, number) == expected
@@ -316,7 +318,7 @@ def test_the_first_language_of_the_reader_that_answers_is_shown(
     assert len(also) == 4
 
 
-def test_a_translation_that_lacks_the_passage_is_not_shown_first(families: Families) -> None:
+def test_a_translation_that_lacks_the_passage_is_not_shown_first(families: FamiliesFile) -> None:
     [(name, _, also)] = shown(families, point("ชา.txt", 1), readers=("hi",))
     assert name == "चाय.txt"  # one chunk may hold two of the pivot's
     assert also == [("ชา.txt", 1)]
@@ -325,7 +327,7 @@ def test_a_translation_that_lacks_the_passage_is_not_shown_first(families: Famil
     assert dict(also) == {"Brot.md": 1, "pain.txt": 1, "パン.txt": 0, "麵包.txt": 0}
 
 
-def test_nothing_is_shown_that_does_not_pass_the_filter(families: Families) -> None:
+def test_nothing_is_shown_that_does_not_pass_the_filter(families: FamiliesFile) -> None:
     only = Filter((Match("lang", ("de", "ja")),))
     assert shown(families, point("Brot.md", 0), filter=only, readers=("fr",)) == [("Brot.md", 0, [("パン.txt", 0)])]
     rejected = {"rejected": lambda documents: {"pain.txt", "خبز.txt"} & set(documents)}
@@ -333,7 +335,7 @@ def test_nothing_is_shown_that_does_not_pass_the_filter(families: Families) -> N
     assert dict(also).keys() == {"パン.txt", "麵包.txt"}
 
 
-def test_translations_of_a_document(families: Families) -> None:
+def test_translations_of_a_document(families: FamiliesFile) -> None:
     store = FakeStore()
     found = list_translations(families, store, "Brot.md")  # type: ignore[arg-type]
     assert [(t.lang, t.document_id, t.shared) for t in found] == [
@@ -345,7 +347,7 @@ def test_translations_of_a_document(families: Families) -> None:
         list_translations(families, store, "nope.md")  # type: ignore[arg-type]
 
 
-def test_gaps_name_the_languages_that_are_missing(families: Families) -> None:
+def test_gaps_name_the_languages_that_are_missing(families: FamiliesFile) -> None:
     found = {tuple(gap.documents.values()): gap.missing for gap in list_gaps(families, ["de", "zh", "th"])}
     assert found == {
         ("خبز.txt", "Brot.md", "pain.txt", "パン.txt", "麵包.txt"): ("th",),
@@ -360,7 +362,7 @@ def test_gaps_name_the_languages_that_are_missing(families: Families) -> None:
 def test_an_index_without_families_holds_none(tmp_path: Path) -> None:
     path = tmp_path / "families.sqlite"
     for missing in (None, path):
-        none = Families(missing)
+        none = FamiliesFile(missing)
         assert (none.of(["a"]), none.members([1]), none.known) == ({}, {}, False)
         with pytest.raises(QueryError, match="indexer ingest"):
             list_gaps(none)
@@ -369,11 +371,11 @@ def test_an_index_without_families_holds_none(tmp_path: Path) -> None:
         db.execute("INSERT INTO meta VALUES ('version', '0')")
     db.close()
     assert not has_families(path)
-    assert Families(path).of(["Brot.md"]) == {}
+    assert FamiliesFile(path).of(["Brot.md"]) == {}
 
 
 def test_a_damaged_file_is_explained(tmp_path: Path) -> None:
     path = tmp_path / "families.sqlite"
     path.write_bytes(b"no database" * 100)
     with pytest.raises(IndexFormatError, match="`indexer ingest` on any"):
-        Families(path)
+        FamiliesFile(path)
