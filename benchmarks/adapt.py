@@ -3,19 +3,23 @@
     python -m benchmarks.adapt gnome UNPACKED --out corpora/gnome --languages de fr ru --works 60
     python -m benchmarks.adapt scilab UNPACKED... --out corpora/scilab --works 150
     python -m benchmarks.adapt sky UNPACKED --out corpora/sky --languages ar be de en hr ja ru zh_CN
+    python -m benchmarks.adapt tico19 BITEXT --out corpora/health --languages ar en es hi id ru sw zh --works 60
     python -m benchmarks.adapt debian CORPUS --out corpora/debian --documents 2000
     training adapt corpora/gnome/documents --queries corpora/gnome/queries.jsonl --out encoders/gnome
 
 UNPACKED are folders of Debian packages (`apt-get download`, `dpkg-deb -x`): gnome-user-docs (help pages of a desktop),
-scilab-doc and scilab-doc-LANG (reference of a mathematical language), stellarium-data (star lore of peoples); CORPUS
-is what `benchmarks.debian_corpus` wrote. Which files are translations of one another is in the file tree. What an
-author wrote as a summary (GNOME's `desc`, Scilab's purpose line, the first sentence on a culture, the line on a manual
-page) is taken out of the document and becomes the question.
+scilab-doc and scilab-doc-LANG (reference of a mathematical language), stellarium-data (star lore of peoples); BITEXT
+holds the sentences of TICO-19 in their order, articles on an epidemic from PubMed, Wikinews, Wikipedia and Wikivoyage
+with their translations (Anastasopoulos et al. 2020, arXiv 2007.01788), of which twelve are a document; CORPUS is what
+`benchmarks.debian_corpus` wrote. Which files are translations of one another is in the file tree. What an author wrote
+as a summary (GNOME's `desc`, Scilab's purpose line, the first sentence on a culture, the line on a manual page), or a
+sentence of an article, is taken out of the document and becomes the question.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import re
 import shutil
@@ -36,6 +40,8 @@ from search.passages import iter_sentences
 from search.text import dominant_script
 
 MALLARD = "{http://projectmallard.org/1.0/}"
+_TICO_DIALOGUE, _TICO_SENTENCES = 141, 12
+"""Sentences of conversations come first, which make no document."""
 _HIDDEN = ("info", "media", "links")
 _LEAST_LETTERS = 200
 _SCILAB_LANGUAGES = {"en_US": "en", "fr_FR": "fr", "ja_JP": "ja", "pt_BR": "pt"}
@@ -110,6 +116,19 @@ def iter_sky(folder: Path, languages: list[str]) -> Iterator[Page]:
             yield Page(path.parent.name, lang, title.lstrip("# "), left, " ".join(rest[slice(*first)].split()))
 
 
+def iter_tico(path: Path, languages: list[str]) -> Iterator[Page]:
+    """Articles of TICO-19, cut after every so many sentences; a sentence in the middle of each is the question."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        rows = [dict(zip(row["langs"], row["texts"], strict=True)) for row in map(json.loads, file)]
+    rows = [row for row in rows[_TICO_DIALOGUE:] if set(languages) <= row.keys()]
+    parts = [rows[start : start + _TICO_SENTENCES] for start in range(0, len(rows), _TICO_SENTENCES)]
+    for number, part in enumerate(parts[:-1]):
+        asked = max(range(4, 8), key=lambda place: len(part[place]["en"]))
+        for lang in languages:
+            title, *text = [row[lang] for place, row in enumerate(part) if place != asked]
+            yield Page(f"part-{number:03}", lang, title, "\n".join(text), part[asked][lang])
+
+
 def write(pages: Iterator[Page], out: Path, works: int) -> None:
     """Documents as Markdown by language, and their summaries as judged queries; `works` of the works, by hash."""
     found: dict[str, dict[str, Page]] = defaultdict(dict)
@@ -173,7 +192,7 @@ def _stream(html: str) -> BytesIO:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=("gnome", "scilab", "sky", "debian"))
+    parser.add_argument("kind", choices=("gnome", "scilab", "sky", "tico19", "debian"))
     parser.add_argument("unpacked", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--languages", nargs="+", default=["en", "de", "fr", "ru", "uk", "ko", "id", "hu"])
@@ -187,6 +206,8 @@ def main() -> None:
             pages = iter_gnome(given.unpacked[0], given.languages)
         case "scilab":
             pages = iter_scilab(given.unpacked, given.works)
+        case "tico19":
+            pages = iter_tico(given.unpacked[0], given.languages)
         case _:
             pages = iter_sky(given.unpacked[0], given.languages)
     return write(pages, given.out, given.works)
