@@ -18,7 +18,7 @@ from search.api.problems import ApiError
 from search.api.uploads import Uploads
 from search.encoder import Encoder
 from search.engine import Engine
-from search.errors import EncoderMismatchError, IndexNotFoundError, PanlinguaError
+from search.errors import EncoderError, EncoderMismatchError, IndexNotFoundError, PanlinguaError
 from search.manifest import IndexManifest
 from search.opening import load_own_encoder
 from search.settings import Settings
@@ -118,8 +118,15 @@ class Service:
         self._engine = engine
 
     def _load_encoder(self, settings: Settings, manifest: IndexManifest) -> Encoder:
-        """The encoder of an index that was built anew with another."""
-        return batching(load_own_encoder(settings, manifest), self._count_batch)
+        """The encoder of an index that was built anew with another.
+
+        Raises:
+            ApiError: It cannot be loaded, which is not the fault of whoever asks.
+        """
+        try:
+            return batching(load_own_encoder(settings, manifest), self._count_batch)
+        except EncoderError as error:
+            raise ApiError(503, f"not ready: {error}") from error
 
     def _count_batch(self, texts: int) -> None:
         if self._engine is not None:  # not what loading asks by itself

