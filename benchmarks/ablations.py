@@ -8,7 +8,8 @@ Every arm trains the base encoder for as many steps by a recipe that differs in 
     negatives 0 | 1 | 4 | 8             mined hard negatives of a query, natural questions in six languages
     one|many tasks, few|many languages  8,000 rows: retrieval or all tasks; in Japanese, Chinese and English or in all
 
-Rows whose texts are in an evaluation set are left out. Then all are judged in float32 on the same sets and queries.
+`--mean NAME NAME ...` judges the mean of the updates of arms that were trained (`training average`). Rows whose texts
+are in an evaluation set are left out. Then all are judged in float32 on the same sets and queries.
 What is in FOLDER is not made again, so that an interrupted measurement goes on. Writes results/ablations.jsonl.
 """
 
@@ -226,6 +227,20 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return {**trained, **judge(str(options.work / file_name(name) / "encoder"), options)}
 
 
+def measure_mean(names: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
+    """Average the adapters of trained arms, and judge what comes of it."""
+    folder = options.work / mean_name(names)
+    runs = [options.work / file_name(name) / "run" for name in names]
+    call("average", *(str(run / "adapter") for run in runs), "--out", str(folder / "adapter"))
+    call("export", str(runs[0]), "--adapter", str(folder / "adapter"), "--out", str(folder / "encoder"))
+    return {"arm": f"mean of {'; '.join(names)}", **judge(str(folder / "encoder"), options)}
+
+
+def mean_name(names: Sequence[str]) -> str:
+    """The folder of the mean of arms."""
+    return "mean-" + "-".join(map(file_name, names))
+
+
 def build_parser(description: str | None, *, steps: int, limit: int) -> argparse.ArgumentParser:
     """What every benchmark asks that trains and judges: data, sets, a folder for what is made, steps and queries."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -240,9 +255,13 @@ def main() -> None:
     """Train and judge every arm; what was judged before is not judged again."""
     parser = build_parser(__doc__, steps=100, limit=200)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="NAME")
+    parser.add_argument("--mean", nargs="+", choices=list(ARMS), metavar="NAME")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     run = describe_run(f"python -m benchmarks.ablations --steps {options.steps} --limit {options.limit}")
+    if options.mean:
+        folder = options.work / mean_name(options.mean)
+        return record_once("ablations", run, folder, partial(measure_mean, options.mean, options))
     for name in ("base", *options.arms):
         record_once("ablations", run, options.work / file_name(name), partial(measure, name, options))
 
