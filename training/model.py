@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
+import resource
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -277,3 +279,13 @@ def _set_dropout(model: Model, share: float) -> None:
             module.p = share
         elif isinstance(getattr(module, "dropout_prob", None), float):
             module.dropout_prob = share  # type: ignore[assignment]
+
+
+def peak_memory() -> int:
+    """Bytes: the GPU's peak where there is one, else the process's."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -13,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from training.mixture import Batch, plan_batches
-from training.model import add_adapter, count_parameters, load_base
+from training.model import add_adapter, count_parameters, load_base, peak_memory
 from training.neutral import neutral_texts
 from training.pipeline import RunOptions
 from training.prepare import prepare
@@ -101,16 +99,6 @@ def choose_samples(batches: list[Batch], count: int) -> list[Batch]:
         if len(found[batch.stream]) < count:
             found[batch.stream].append(batch)
     return [(members * count)[place] for _, members in sorted(found.items()) for place in range(count)]
-
-
-def peak_memory() -> int:
-    """Bytes: the GPU's peak where there is one, else the process's."""
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _texts(batch: Batch) -> int:

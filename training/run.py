@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from search.errors import TrainingError
 from training.losses import build_loss
 from training.mixture import Batch
-from training.model import count_processes
+from training.model import count_processes, peak_memory
 from training.neutral import mean_direction
 from training.recipe import Kind, Objective, Recipe, Stream
 
@@ -338,6 +338,8 @@ def _metrics_callback(path: Path, progress: Callable[[Mapping[str, Any]], None] 
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
             record = {"step": state.global_step, "of": state.max_steps, **(logs or {})}
+            if "train_runtime" in record:
+                record["peak_bytes"] = peak_memory()
             if state.is_world_process_zero:
                 with path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(record) + "\n")

@@ -159,6 +159,7 @@ def test_loss_falls_and_the_run_folder_holds_everything_about_it(
     assert record["trained_parameters"] < record["parameters"]
     assert len((folder / "metrics.jsonl").read_text("utf-8").splitlines()) == len(lines)
     assert any("eval_dev_cosine_map@100" in line for line in lines)
+    assert lines[-1]["peak_bytes"] > lines[-1]["train_runtime"] > 0
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
     assert (folder / "curves.png").stat().st_size > 10_000
 

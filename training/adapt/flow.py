@@ -36,9 +36,8 @@ from training.adapt.schedule import Budget, choose_steps, fill_recipe
 from training.adapt.split import choose_held_out
 from training.adapt.verdict import Comparison, Verdict, as_record, compare, decide
 from training.export import DESCRIPTION_FILE, export_encoder
-from training.model import base_folder
+from training.model import base_folder, peak_memory
 from training.pipeline import RUN_FILE, Report, RunOptions, run_recipe
-from training.plan import peak_memory
 from training.recipe import Kind, Recipe, load_recipe
 from training.run import CHECKPOINTS, last_checkpoint, quiet_training
 
