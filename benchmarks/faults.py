@@ -6,7 +6,8 @@ Kill rounds: a process ingests changed files, removes a document or encodes the 
 random moment. After each: the index opens; every document that the ledger or the manifest counts is there once, whole,
 as one of the versions that its file ever had; what was there before and not touched is still there. Every other job is
 then run to its end, after which the index holds exactly what it should. Then: bytes of the shard's files are flipped,
-the disk is full (a small file system in memory; needs the right to mount one), the server cannot be reached.
+the disk is full (a small file system in memory; needs the right to mount one), the server cannot be reached. What
+becomes of an index on a server that goes away and comes back: `benchmarks.server_faults`.
 
 The encoder hashes words: the faults are in files and processes, not in vectors. Writes results/faults.jsonl.
 """
@@ -98,23 +99,39 @@ class World:
     def write(self, name: str) -> None:
         """Write a file with a text that no file had before."""
         self.number += 1
-        text = f"Dokument {self.number}: {' '.join(self.random.choices(WORDS, k=12))} wort{self.number}."
+        text = self.compose(name)
         self.corpus.mkdir(parents=True, exist_ok=True)
         (self.corpus / name).write_text(text, encoding="utf-8")
         self.files[name] = text
         self.versions.setdefault(name, set()).add(text)
 
+    def compose(self, name: str) -> str:
+        """A text with the number that is next in it."""
+        return f"Dokument {self.number}: {' '.join(self.random.choices(WORDS, k=12))} wort{self.number}."
+
+    def new_names(self) -> list[str]:
+        """Names for three further files."""
+        return [f"文書 {self.number + n}.txt" for n in range(1, 4)]
+
     def change(self) -> set[str]:
         """Add, change and delete some files; returns those touched."""
         names = sorted(self.files)
         gone, changed = self.random.sample(names, 3), self.random.sample(names, 5)
-        added = [f"文書 {self.number + n}.txt" for n in range(1, 4)]
+        added = self.new_names()
         for name in gone:
             (self.corpus / name).unlink()
             del self.files[name]
         for name in [*added, *(name for name in changed if name not in gone)]:
             self.write(name)
         return {*gone, *changed, *added}
+
+    def read(self) -> dict[str, str]:
+        """What the index holds; see `read_index`."""
+        return read_index(self.settings)
+
+    def is_version(self, name: str, text: str) -> bool:
+        """Whether the file ever held this text."""
+        return text in self.versions.get(name, ())
 
 
 @dataclass
@@ -181,11 +198,11 @@ def run_rounds(world: World, rounds: int, outcome: Outcome, tell: Callable[[str]
 def check(world: World, known: dict[str, str], touched: set[str], outcome: Outcome, where: str) -> dict[str, str]:
     """What the index holds now; notes whatever it should not hold, or should still."""
     try:
-        found = read_index(world.settings)
+        found = world.read()
     except (PanlinguaError, ValueError) as error:
         outcome.require(False, f"{where}: {error}")
         return known
-    strange = [name for name, text in found.items() if text not in world.versions.get(name, ())]
+    strange = [name for name, text in found.items() if not world.is_version(name, text)]
     outcome.require(not strange, f"{where}: no version of its file: {strange[:3]}")
     pending = {name for name in known if world.files.get(name) != known[name]}  # changed by rounds that were killed
     lost = [name for name in known if name not in found and name not in touched | pending]
@@ -214,10 +231,7 @@ def _finish(world: World, job: str, target: str, outcome: Outcome, number: int) 
 
 def _run(world: World, job: str, target: str, kill_after_s: float | None = None) -> str:
     """Run a job in a process of its own; how it ended: finished, killed, or what it said."""
-    command = [sys.executable, "-m", "benchmarks.faults", "--job", job, "--target", target, "--at", str(world.folder)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        process.stdout.readline()  # everything is imported
+    with start("benchmarks.faults", world, job, target) as process:
         if kill_after_s is not None:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(kill_after_s)
@@ -246,6 +260,15 @@ def work(job: str, target: str, at: Path) -> None:
     elif job == "reindex":
         reindex(settings, HashEncoder("hash-b" if name == "hash-a" else "hash-a", _BATCH_S))
     print("finished", flush=True)
+
+
+def start(module: str, world: World, job: str, target: str, *options: str) -> subprocess.Popen[str]:
+    """A process of a program that has imported everything and begins the job now."""
+    command = [sys.executable, "-m", module, "--job", job, "--target", target, "--at", str(world.folder), *options]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
 
 
 def damage_files(world: World, most: int, outcome: Outcome) -> None:

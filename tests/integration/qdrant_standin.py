@@ -1,14 +1,23 @@
 """A stand-in for a Qdrant server that several processes write to: its REST calls, answered by the client's local mode.
 
-It speaks the wire format and keeps the points; search structures, replication and faults are a real server's alone.
+    python -m tests.integration.qdrant_standin FOLDER PORT
+
+It speaks the wire format and keeps the points; search structures and replication are a real server's alone. As a
+program it keeps them in a folder, and for every line that it reads it starts a server on them, in a process of its own
+that can be killed, and says that one's id: see `tests.integration.breaking`.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -16,8 +25,11 @@ from fastapi import FastAPI, HTTPException
 from qdrant_client import QdrantClient
 from qdrant_client.http import models
 
+DROPPING = "dropping"
+"""Name of the collection that is being dropped, beside local mode's files."""
 
-def make_app(client: QdrantClient) -> FastAPI:
+
+def make_app(client: QdrantClient, *, dropping: Path | None = None) -> FastAPI:
     """The calls that `ServerStore` and what is around it make, one at a time."""
     app, lock = FastAPI(), threading.Lock()
 
@@ -55,7 +67,13 @@ def make_app(client: QdrantClient) -> FastAPI:
     @app.delete("/collections/{name}")
     def drop(name: str) -> dict[str, Any]:
         with lock:
-            return answer(client.delete_collection(name))
+            if dropping:
+                dropping.with_suffix(".new").write_text(name, "utf-8")
+                dropping.with_suffix(".new").replace(dropping)
+            dropped = client.delete_collection(name)
+            if dropping:
+                dropping.unlink()
+        return answer(dropped)
 
     @app.get("/collections")
     def collections() -> dict[str, Any]:
@@ -158,3 +176,42 @@ def running() -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+def open_kept(folder: Path) -> QdrantClient:
+    """Local mode on the points in a folder, as a kill left it.
+
+    Of a collection that is dropped local mode removes the files first and its name afterwards; a server drops all or
+    nothing. So what it dropped when it was killed is dropped now, and files without a name are removed.
+    """
+    while True:
+        try:
+            client = QdrantClient(path=str(folder), force_disable_check_same_thread=True)
+            break
+        except RuntimeError:  # the one that was killed is not quite gone
+            time.sleep(0.01)
+    dropping = folder / DROPPING
+    if dropping.exists():
+        client.delete_collection(dropping.read_text("utf-8"))
+        dropping.unlink()
+    names = {collection.name for collection in client.get_collections().collections}
+    for left in (folder / "collection").glob("*"):
+        if left.name not in names:
+            shutil.rmtree(left)
+    return client
+
+
+def main() -> None:
+    """Start servers until there is nothing to read any more."""
+    folder, port = Path(sys.argv[1]), int(sys.argv[2])
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    for _ in sys.stdin:
+        process = os.fork()
+        if not process:
+            uvicorn.run(make_app(open_kept(folder), dropping=folder / DROPPING), port=port, log_level="error")
+            os._exit(0)
+        print(process, flush=True)
+
+
+if __name__ == "__main__":
+    main()
