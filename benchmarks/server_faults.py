@@ -347,6 +347,7 @@ def main() -> None:
         except PanlinguaError as error:
             sys.exit(f"error: {error}")
         return
+    run = describe_run("python -m benchmarks.server_faults " + " ".join(sys.argv[1:]))
     opening._SERVER_POLL_S = 0.0
     outcome = Outcome()
     with ExitStack() as stack:
@@ -360,7 +361,6 @@ def main() -> None:
         for number, (kind, breakable) in enumerate(kinds, 1):
             world = make_world(folder / f"world{number}", breakable.url, options.seed + number, options.topics)
             run_rounds(world, breakable, options.rounds * number // 6, outcome, kind)
-    run = describe_run("python -m benchmarks.server_faults " + " ".join(sys.argv[1:]))
     rows = [{"fault": fault, "end": end, "times": n} for (fault, end), n in sorted(outcome.ends.items())]
     rows += [{"problem": problem} for problem in outcome.problems]
     print("\n".join(str(row) for row in rows))
