@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from qdrant_client import QdrantClient, models
+from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
 from search.errors import PanlinguaError, StoreError
@@ -507,7 +508,7 @@ def _explained(verb: str, collection: str) -> Iterator[None]:
         yield
     except PanlinguaError:
         raise
-    except (ApiException, OSError, ValueError, RuntimeError) as error:
+    except (ApiException, QdrantException, OSError, ValueError, RuntimeError) as error:
         hint = "Check that the server runs, its URL and the API key (PANLINGUA_API_KEY)."
         message = f"cannot {verb} the collection {collection!r} of the Qdrant server: {error}. {hint}"
         raise StoreError(message) from error

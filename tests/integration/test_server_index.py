@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from qdrant_client import QdrantClient, models
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException
 
 from indexer import build, shard_jobs
@@ -361,6 +362,17 @@ def test_a_connection_that_breaks_at_any_call_loses_and_doubles_nothing(
     with closing(open_index(server)) as opened:
         assert {point.chunk.document_id for point in opened.store.iter_points()} == expected
         assert opened.manifest.documents == len(expected)
+
+
+def test_a_server_that_asks_for_patience_is_an_error_meant_for_people(
+    server: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_named: object) -> None:
+        raise ResourceExhaustedResponse("rate limit reached", 5)
+
+    monkeypatch.setattr(client_of(server), "upsert", refuse)
+    with pytest.raises(StoreError, match="rate limit reached"):
+        ingest(server)
 
 
 def test_an_ingest_across_the_reindex_of_another_machine_loses_nothing(
