@@ -231,6 +231,8 @@ def measure_mean(names: Sequence[str], options: argparse.Namespace) -> dict[str,
     """Average the adapters of trained arms, and judge what comes of it."""
     folder = options.work / mean_name(names)
     runs = [options.work / file_name(name) / "run" for name in names]
+    if untrained := [name for name, run in zip(names, runs, strict=True) if not (run / "adapter").exists()]:
+        sys.exit(f"not trained yet: {', '.join(untrained)}; train them with --arms")
     call("average", *(str(run / "adapter") for run in runs), "--out", str(folder / "adapter"))
     call("export", str(runs[0]), "--adapter", str(folder / "adapter"), "--out", str(folder / "encoder"))
     return {"arm": f"mean of {'; '.join(names)}", **judge(str(folder / "encoder"), options)}
@@ -260,6 +262,8 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     run = describe_run(f"python -m benchmarks.ablations --steps {options.steps} --limit {options.limit}")
     if options.mean:
+        names = " ".join(f'"{name}"' for name in options.mean)
+        run = describe_run(f"{run['command']} --mean {names}")
         folder = options.work / mean_name(options.mean)
         return record_once("ablations", run, folder, partial(measure_mean, options.mean, options))
     for name in ("base", *options.arms):

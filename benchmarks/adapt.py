@@ -10,10 +10,10 @@
 UNPACKED are folders of Debian packages (`apt-get download`, `dpkg-deb -x`): gnome-user-docs (help pages of a desktop),
 scilab-doc and scilab-doc-LANG (reference of a mathematical language), stellarium-data (star lore of peoples); BITEXT
 holds the sentences of TICO-19 in their order, articles on an epidemic from PubMed, Wikinews, Wikipedia and Wikivoyage
-with their translations (Anastasopoulos et al. 2020, arXiv 2007.01788), of which twelve are a document; CORPUS is what
-`benchmarks.debian_corpus` wrote. Which files are translations of one another is in the file tree. What an author wrote
-as a summary (GNOME's `desc`, Scilab's purpose line, the first sentence on a culture, the line on a manual page), or a
-sentence of an article, is taken out of the document and becomes the question.
+with their translations (Anastasopoulos et al. 2020, arXiv 2007.01788), of which every twelve are a document; CORPUS is
+what `benchmarks.debian_corpus` wrote. Which files are translations of one another is in the file tree. What an author
+wrote as a summary (GNOME's `desc`, Scilab's purpose line, the first sentence on a culture, the line on a manual page),
+or a sentence of an article, is taken out of the document and becomes the question.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _SCILAB_LANGUAGES = {"en_US": "en", "fr_FR": "fr", "ja_JP": "ja", "pt_BR": "pt"}
 
 @dataclass(frozen=True)
 class Page:
-    """A document of a work in one language; `summary` is what its author says it is about, and not in `text`."""
+    """A document of a work in one language; `summary` is what is asked for it, and not in `text`."""
 
     work: str
     lang: str
@@ -117,13 +117,15 @@ def iter_sky(folder: Path, languages: list[str]) -> Iterator[Page]:
 
 
 def iter_tico(path: Path, languages: list[str]) -> Iterator[Page]:
-    """Articles of TICO-19, cut after every so many sentences; a sentence in the middle of each is the question."""
+    """Articles of TICO-19, cut after every twelve sentences wherever one ends; one of them is the question."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         rows = [dict(zip(row["langs"], row["texts"], strict=True)) for row in map(json.loads, file)]
+    if missing := set(languages).difference(*rows):
+        raise SystemExit(f"{path} has nothing in {', '.join(sorted(missing))}; name others with --languages")
     rows = [row for row in rows[_TICO_DIALOGUE:] if set(languages) <= row.keys()]
-    parts = [rows[start : start + _TICO_SENTENCES] for start in range(0, len(rows), _TICO_SENTENCES)]
-    for number, part in enumerate(parts[:-1]):
-        asked = max(range(4, 8), key=lambda place: len(part[place]["en"]))
+    for number in range(len(rows) // _TICO_SENTENCES):
+        part = rows[number * _TICO_SENTENCES :][:_TICO_SENTENCES]
+        asked = max(range(4, 8), key=lambda place: len(part[place][languages[0]]))
         for lang in languages:
             title, *text = [row[lang] for place, row in enumerate(part) if place != asked]
             yield Page(f"part-{number:03}", lang, title, "\n".join(text), part[asked][lang])

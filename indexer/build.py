@@ -377,7 +377,9 @@ def open_server(settings: Settings, encoder: Encoder | None, fresh: bool) -> Wor
         space = Workspace(place, store, ledger, language_map, manifest)
         if not _words_are_current(ledger, manifest):
             for batch in _batches(store):
+                notes = store.read_notes([point.chunk.document_id for point in batch if point.chunk.number == 0])
                 store.upsert([replace(point, sparse=_words_of(point)) for point in batch])
+                store.write_notes(notes)
             ledger.set_meta("lexical_version", str(LEXICAL_VERSION))
         on_error.pop_all()
     return space

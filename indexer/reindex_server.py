@@ -69,7 +69,8 @@ def reindex(settings: Settings, encoder: PassageEncoder, *, wait_s: float, progr
         target = add_like(client, name, current, encoder.dimension)
         try:
             chunks = write_passages(opened, target, vectors, language_map)
-            copy_notes(_store(opened), target)
+            origin = vectors_origin(encoder.fingerprint, language_map.fingerprint)
+            copy_notes(_store(opened), target, known, language_map, origin)
             wait_until_indexed(target)
             manifest = renewed(read_server_metadata(known, name)[0], encoder, language_map, chunks)
             stated = {**server_metadata(manifest, language_map), ORIGIN: [known["id"], epoch_of(known) - 1]}

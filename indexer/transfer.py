@@ -77,10 +77,10 @@ def push(
         target = add_collection(client, name, manifest.dimension, shards=shards, replicas=replicas)
         try:
             _copy_points(source.store, target, manifest.chunks, progress)
-            wait_until_indexed(target)
             if source.families.known:
                 origin = vectors_origin(manifest.encoder_fingerprint, manifest.map_fingerprint)
                 publish_families(folder.current().path / FAMILIES, target, origin=origin)
+            wait_until_indexed(target)
             aside = _pushed_files(folder.current().path, place, target)
             write_metadata(client, target.collection, server_metadata(manifest, source.language_map))
             move_alias(client, name, target.collection)

@@ -186,6 +186,34 @@ class _Scratch:
         return np.memmap(self.file(), dtype, "w+", shape=shape) if 0 not in shape else np.zeros(shape, dtype)
 
 
+def read_documents(
+    store: VectorStore, language_map: LanguageMap, document_ids: Sequence[str]
+) -> Iterator[tuple[str, list[Chunk], Vectors]]:
+    """Chunks of each document in order, and their neutral parts at unit length (chunks, D)."""
+    touched = 0
+    for start in range(0, len(document_ids), _READ_DOCUMENTS):
+        wanted = Filter((Match("document_id", tuple(document_ids[start : start + _READ_DOCUMENTS])),))
+        found: dict[str, list[tuple[Chunk, Vectors]]] = defaultdict(list)
+        for point in store.iter_points(filter=wanted, with_vectors=True):
+            found[point.chunk.document_id].append((point.chunk, point.dense))
+        for document, rows in sorted(found.items()):
+            rows.sort(key=lambda row: row[0].number)
+            yield (
+                document, [chunk for chunk, _ in rows],
+                neutral_vectors(language_map, np.stack([dense for _, dense in rows])),
+            )  # fmt: skip
+        touched += sum(map(len, found.values()))
+        if touched >= _RELEASE_CHUNKS:
+            store.release_memory()
+            touched = 0
+
+
+def mean_vector(chunks: Sequence[Chunk], vectors: Vectors) -> bytes:
+    """Mean of a document's neutral vectors (chunks, D) by the lengths of its chunks, at unit length, in float16."""
+    mean = np.array([text_length(chunk.text) for chunk in chunks], np.float32) @ vectors
+    return (mean / max(float(np.linalg.norm(mean)), 1e-6)).astype(np.float16).tobytes()
+
+
 class _ChunkVectors:
     """Neutral chunk vectors of documents, read from the store once and kept in a file."""
 
@@ -195,22 +223,10 @@ class _ChunkVectors:
         self._end = 0
 
     def read(self, document_ids: Sequence[str]) -> Iterator[tuple[str, list[Chunk], Vectors]]:
-        """Chunks of each document in order, and their neutral parts at unit length (chunks, D)."""
-        touched = 0
-        for start in range(0, len(document_ids), _READ_DOCUMENTS):
-            wanted = Filter((Match("document_id", tuple(document_ids[start : start + _READ_DOCUMENTS])),))
-            found: dict[str, list[tuple[Chunk, Vectors]]] = defaultdict(list)
-            for point in self._store.iter_points(filter=wanted, with_vectors=True):
-                found[point.chunk.document_id].append((point.chunk, point.dense))
-            for document, rows in sorted(found.items()):
-                rows.sort(key=lambda row: row[0].number)
-                vectors = neutral_vectors(self._map, np.stack([dense for _, dense in rows]))
-                self._keep(document, vectors)
-                yield document, [chunk for chunk, _ in rows], vectors
-            touched += sum(map(len, found.values()))
-            if touched >= _RELEASE_CHUNKS:
-                self._store.release_memory()
-                touched = 0
+        """See `read_documents`."""
+        for document, chunks, vectors in read_documents(self._store, self._map, document_ids):
+            self._keep(document, vectors)
+            yield document, chunks, vectors
 
     def require(self, document_ids: Iterable[str]) -> None:
         """Read what was not read yet."""
@@ -277,12 +293,10 @@ class _Update:
             for chunk, length in zip(chunks, lengths.tolist(), strict=True):
                 by_language[variety_of(chunk.lang, chunk.script, chunk.text)] += length
             names = np.array(sorted(set().union(*(names_in(chunk.text) for chunk in chunks))), np.uint32)
-            mean = lengths @ vectors
-            mean /= max(float(np.linalg.norm(mean)), 1e-6)
             lang = max(sorted(by_language), key=by_language.__getitem__)
             row = (document, digests[document], lang, len(chunks), float(lengths.sum()))
             self._db.execute("INSERT INTO documents VALUES (?, ?, ?, ?, ?, NULL, NULL, NULL)", row)
-            signature = (document, mean.astype(np.float16).tobytes(), names.tobytes())
+            signature = (document, mean_vector(chunks, vectors), names.tobytes())
             self._db.execute("INSERT INTO signatures VALUES (?, ?, ?)", signature)
 
     def _load(self) -> _Table:

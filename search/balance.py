@@ -148,13 +148,12 @@ class LanguageMap:
     def _neutral_norm(self, centred: Vectors) -> Vectors:
         """Lengths (B, 1) of the parts outside the span, by Pythagoras.
 
-        Sums along rows instead of a matrix product, whose last bits depend on how many rows there are: a vector is
-        stored as the same bytes whatever was encoded beside it.
+        Sums along rows instead of a matrix product (`@`), whose last bits depend on how many rows there are: a vector
+        is stored as the same bytes whatever was encoded beside it.
         """
         wide = centred.astype(np.float64)
-        squares = (wide * wide).sum(axis=1)
-        for direction in self.basis.astype(np.float64):
-            squares -= (wide * direction).sum(axis=1) ** 2
+        inside = np.einsum("bd,rd->br", wide, self.basis.astype(np.float64))
+        squares = (wide * wide).sum(axis=1) - (inside * inside).sum(axis=1)
         return np.asarray(np.sqrt(np.maximum(squares, 1e-12))[:, None], np.float32)
 
     def save(self, path: Path) -> None:

@@ -210,7 +210,7 @@ def group_documents(rows: Iterable[tuple[str, str, int | None]]) -> Iterator[dic
     families: dict[int, dict[str, str]] = defaultdict(dict)
     alone: list[dict[str, str]] = []
     for document, lang, family in rows:
-        if family is None:
+        if family is None or lang in families[family]:
             alone.append({lang: document})
         else:
             families[family][lang] = document
@@ -343,8 +343,10 @@ def list_translations(families: Families, store: VectorStore, document_id: str) 
     family = families.of([document_id]).get(document_id)
     if family is None:
         return []
-    members = families.members([family])[family]
-    own = next(member for member in members if member.document_id == document_id)
+    members = families.members([family]).get(family, [])
+    own = next((member for member in members if member.document_id == document_id), None)
+    if own is None:  # an ingest is replacing it on the server
+        return []
     titles = {
         point.chunk.document_id: point.chunk.title
         for point in store.retrieve([point_id(member.document_id, 0) for member in members])

@@ -202,7 +202,7 @@ def _open_embedded(path: Path) -> OpenIndex:
 
 
 def _open_server(settings: Settings) -> OpenIndex:
-    from search.server_families import ServerFamilies, are_known
+    from search.server_families import ServerFamilies, are_known, mark_of
     from search.store.server import ServerStore, find_collection, read_metadata
 
     client, name = connect_index(settings)
@@ -223,7 +223,8 @@ def _open_server(settings: Settings) -> OpenIndex:
             return False
         looked_at = time.monotonic()
         moved = find_collection(client, name) != collection
-        return moved or bool(read_metadata(client, collection).get("manifest") != metadata["manifest"])
+        newest = read_metadata(client, collection)
+        return moved or bool(newest.get("manifest") != metadata["manifest"] or mark_of(newest) != mark_of(metadata))
 
     families = ServerFamilies(store, known=are_known(metadata), origin=_origin(manifest))
     tokens = TokenStore(token_store_path(settings), manifest.encoder_fingerprint)

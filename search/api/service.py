@@ -86,7 +86,7 @@ class Service:
         engine = self.engine()
         try:
             return engine.encoder()
-        except (IndexNotFoundError, EncoderMismatchError):  # texts can be encoded all the same
+        except (IndexNotFoundError, EncoderMismatchError, ApiError):  # texts can be encoded all the same
             assert self._encoder is not None
             return self._encoder
 
@@ -126,7 +126,7 @@ class Service:
         try:
             return batching(load_own_encoder(settings, manifest), self._count_batch)
         except EncoderError as error:
-            raise ApiError(503, f"not ready: {error}") from error
+            raise ApiError(503, f"not ready: {error}", {"Retry-After": "5"}) from error
 
     def _count_batch(self, texts: int) -> None:
         if self._engine is not None:  # not what loading asks by itself

@@ -22,7 +22,7 @@ CPU_BATCH_TOKENS = 4096
 GPU_BATCH_TOKENS = 65536
 CPU_LENGTH_STEP = 8
 GPU_LENGTH_STEP = 64
-"""A GPU has more to do at once with fewer lengths; it may give other bits from one size of batch to the next anyway."""
+"""Fewer lengths make larger batches, which a GPU needs. Its last bits may depend on their size all the same."""
 
 TOKEN_OUTPUT = "token_embeddings"
 """Where sentence-transformers' modules keep the vectors that are pooled."""

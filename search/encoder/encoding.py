@@ -144,8 +144,8 @@ class Encoder:
     def _padded(self, ids: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], TokenIds, TokenIds]]:
         """Batches: row numbers (B), token ids (B, L) and mask (B, L).
 
-        Rows of one padded length only: how far a text is padded changes the last bits of its vector, how many others
-        are beside it does not (on a CPU), so that whoever encodes a text, and among what, gets the same vector.
+        Rows of one padded length only. How far a text is padded changes the last bits of its vector; on a CPU, how many
+        others are beside it does not. So a text has the same vector whatever it is encoded with.
         """
         step = self.backend.length_step
         padded = [min(-(-len(row) // step) * step, self.max_tokens) for row in ids]

@@ -106,5 +106,5 @@ def _is_hangul(tokens: Iterable[Token]) -> bool:
 def _translations(index: OpenIndex, document_id: str) -> list[str]:
     """Documents of the same family, as far as translations were looked for."""
     family = index.families.of([document_id]).get(document_id)
-    members = index.families.members([family])[family] if family is not None else []
+    members = index.families.members([family]).get(family, []) if family is not None else []
     return [member.document_id for member in members]

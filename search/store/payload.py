@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ FAMILY = "family"
 POINT_ID = "id"
 """Key of a condition on the chunk ids themselves, which are no part of the payload."""
 FILTER_FIELDS = (POINT_ID, *KEYWORD_FIELDS[:-1], *DATE_FIELDS, "title", "number", "lang_confidence")
+_CHUNK_FIELDS = tuple(field.name for field in fields(Chunk))
 MOST_METADATA_INDEXES = 64
 """Metadata columns that get a payload index; a filter on further ones reads every chunk (77 ms over 25,000)."""
 
@@ -68,7 +70,7 @@ def from_payload(payload: Mapping[str, Any]) -> Chunk:
     Raises:
         IndexFormatError: It was written by another program, or is damaged.
     """
-    values = {name: value for name, value in payload.items() if name not in ("folders", "flags", FAMILY)}
+    values = {name: payload[name] for name in _CHUNK_FIELDS if name in payload}
     try:
         values["headings"] = tuple(values["headings"])
         values["metadata"] = {n: tuple(v) if isinstance(v, list) else v for n, v in values["metadata"].items()}

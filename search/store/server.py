@@ -218,9 +218,18 @@ class ServerStore:
     def index_notes(self) -> None:
         """Have the server find notes by family and by language."""
         with self._explained("write to"):
-            kinds = {"number": models.PayloadSchemaType.INTEGER, "lang": models.PayloadSchemaType.KEYWORD}
-            for part, kind in kinds.items():
+            number = models.IntegerIndexParams(type=models.IntegerIndexType.INTEGER, lookup=True, range=False)
+            for part, kind in (("number", number), ("lang", models.PayloadSchemaType.KEYWORD)):
                 self.client.create_payload_index(self.collection, f"{FAMILY}.{part}", kind, wait=True)
+
+    def note_languages(self) -> list[str]:
+        """Languages of documents that have a family, sorted."""
+        alone = models.IsEmptyCondition(is_empty=models.PayloadField(key=f"{FAMILY}.number"))
+        with self._explained("count the values of"):
+            hits = self.client.facet(
+                self.collection, f"{FAMILY}.lang", models.Filter(must_not=[alone]), limit=_SCROLL, exact=True
+            ).hits
+        return sorted(str(hit.value) for hit in hits if hit.count)
 
     def write_notes(self, notes: Mapping[str, Mapping[str, Any]]) -> None:
         """Write the notes on documents in place of those that there are; a document that is gone is passed over."""

@@ -137,16 +137,20 @@ def test_it_is_as_in_an_embedded_index(corpus: Path, server: Settings, tmp_path:
         assert sides[0] == sides[1]
 
 
-def test_each_machine_finds_what_the_others_ingested(server: Settings, tmp_path: Path) -> None:
-    both = make_corpus(tmp_path / "both")
-    names = list(SUBJECTS)
-    for number, machine in enumerate((server, elsewhere(server))):
-        folder = tmp_path / f"folder-{number}"
+def halves(root: Path) -> list[Path]:
+    """Two folders, each with half of the subjects in all their languages."""
+    both, folders, names = make_corpus(root / "both"), [root / "first", root / "second"], list(SUBJECTS)
+    for number, folder in enumerate(folders):
         folder.mkdir()
         for name in names[2 * number : 2 * number + 2]:
             for lang in LANGUAGES:
                 if (both / document(name, lang)).exists():
                     (both / document(name, lang)).rename(folder / document(name, lang))
+    return folders
+
+
+def test_each_machine_finds_what_the_others_ingested(server: Settings, tmp_path: Path) -> None:
+    for folder, machine in zip(halves(tmp_path), (server, elsewhere(server)), strict=True):
         ingest(folder, machine, SubjectEncoder())
     assert groups_of(server) == groups_of(elsewhere(server)) == groups_of(elsewhere(server, "third")) == expected()
 
@@ -187,23 +191,33 @@ def test_a_push_brings_them_and_a_pull_as_well(corpus: Path, server: Settings, t
     assert groups(third.model_copy(update={"store": None})) == expected()
 
 
-def test_another_encoder_keeps_them_on_every_machine(corpus: Path, server: Settings) -> None:
+def refuse(_store: ServerStore, notes: dict[str, object]) -> None:
+    assert not notes
+
+
+def test_another_encoder_keeps_them_on_every_machine(
+    corpus: Path, server: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ingest(corpus, server, SubjectEncoder())
     other = elsewhere(server)
     reindex(other, OtherSubjectEncoder())  # type: ignore[arg-type]
     assert groups_of(other) == groups_of(server) == expected()
-    assert not means_of(other, document("tea", "ja")).any(), "those of the other encoder's vectors"
-    assert [len(page) for page in found(other, OtherSubjectEncoder())] == [len(SUBJECTS)] * 3
-    build.ingest(corpus, server, encoder=OtherSubjectEncoder())  # type: ignore[arg-type]
-    assert groups_of(other) == expected()
-    assert means_of(other, document("tea", "ja")).all()
+    names = [document(name, lang) for name in SUBJECTS for lang in ("ja", "de")]
+    assert means_of(other, *names).all()
+    hits = found(other, OtherSubjectEncoder())
+    assert [len(page) for page in hits] == [len(SUBJECTS)] * 3
+    with closing(open_index(other)) as opened, monkeypatch.context() as patch:
+        patch.setattr(ServerStore, "write_notes", refuse)  # they are as whoever ingests makes them
+        build.ingest(corpus, server, encoder=OtherSubjectEncoder())  # type: ignore[arg-type]
+        assert isinstance(opened.store, ServerStore)
+    assert found(other, OtherSubjectEncoder()) == hits
 
 
 def test_an_index_of_before_has_none_until_the_next_ingest(corpus: Path, server: Settings) -> None:
     ingest(corpus, server, SubjectEncoder())
     client, name = connect_index(server)
     with closing(client):
-        write_metadata(client, name, {TRANSLATIONS: 0})
+        write_metadata(client, name, {TRANSLATIONS: {"version": 0}})
     hits = found(server)
     assert [len(page) for page in hits] == [len(SUBJECTS) * len(LANGUAGES) - 2] * 3
     with closing(Engine(server, SubjectEncoder())) as engine, pytest.raises(QueryError, match="indexer ingest"):  # type: ignore[arg-type]
@@ -221,10 +235,67 @@ def test_what_was_read_is_not_asked_for_again(corpus: Path, server: Settings, mo
         assert isinstance(opened.families, ServerFamilies)
         asked: list[list[str]] = []
         read = ServerStore.read_notes
-        monkeypatch.setattr(ServerStore, "read_notes", lambda store, ids: [asked.append(ids), read(store, ids)][1])
+        monkeypatch.setattr(
+            ServerStore, "read_notes", lambda store, ids, parts: [asked.append(ids), read(store, ids, parts)][1]
+        )
         names = [document("tea", lang) for lang in ("ar", "de", "en", "hi")]
         assert opened.families.of(names[:3]).keys() == set(names[:3])
         opened.families.of(names[:3])
         assert len(asked) == 1
         assert len(opened.families.of(names)) == 4
         assert asked[1:] == [[names[3]]]
+
+
+def test_a_reader_goes_on_while_a_document_is_ingested_again(
+    corpus: Path, server: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.opening._SERVER_POLL_S", 0.0)
+    ingest(corpus, server, SubjectEncoder())
+    with closing(Engine(elsewhere(server), SubjectEncoder())) as engine:  # type: ignore[arg-type]
+        question, name = SUBJECTS["tea"][2], document("tea", "ja")
+        before = engine.search(question, k=50)
+        assert len(engine.translations(name)) == 4
+        store = engine.index().store
+        assert isinstance(store, ServerStore)
+        points = [point for point in store.iter_points(with_vectors=True) if point.chunk.document_id in TEA]
+        store.upsert(points[:1])
+        lost = points[0].chunk.document_id
+        assert engine.translations(lost) == []
+        store.upsert(points)
+        assert [engine.translations(document) for document in sorted(TEA)] == [[]] * len(TEA)
+        assert len(engine.search(question, k=50).hits) >= len(before.hits)
+        ingest(corpus, server, SubjectEncoder())
+        assert len(engine.translations(name)) == 4, "the index is opened again when notes were written"
+        assert [hit.chunk.id for hit in engine.search(question, k=50).hits] == [hit.chunk.id for hit in before.hits]
+
+
+TEA = {document("tea", lang) for lang in ("ar", "de", "en", "hi", "ja")}
+
+
+def test_words_that_are_cut_again_leave_the_notes_of_every_machine(
+    server: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = halves(tmp_path)
+    for folder, machine in zip(folders, (server, elsewhere(server)), strict=True):
+        ingest(folder, machine, SubjectEncoder())
+    for module in ("indexer.build", "search.engine", "indexer.shard_jobs"):
+        monkeypatch.setattr(f"{module}.LEXICAL_VERSION", 1_000, raising=False)
+    ingest(folders[0], server, SubjectEncoder())
+    assert groups_of(server) == expected()
+    with closing(open_index(server)) as opened:
+        assert opened.manifest.lexical_version == 1_000
+
+
+def test_machines_with_the_same_documents_lose_none(server: Settings, tmp_path: Path) -> None:
+    both = make_corpus(tmp_path / "both")
+    for number, (machine, languages) in enumerate(
+        ((server, ("de", "en", "ja")), (elsewhere(server), ("de", "en", "hi")))
+    ):
+        folder = tmp_path / f"{number}" / "same"
+        folder.mkdir(parents=True)
+        for lang in languages:
+            for name in SUBJECTS:
+                (folder / document(name, lang)).write_bytes((both / document(name, lang)).read_bytes())
+        ingest(folder, machine, SubjectEncoder())
+    everything = [name for group in groups_of(server) for name in group]
+    assert sorted(everything) == sorted(document(name, lang) for name in SUBJECTS for lang in ("de", "en", "ja", "hi"))

@@ -131,3 +131,15 @@ def test_a_quarter_of_the_global_mean_stays() -> None:
     language_map, vectors, labels, _ = fitted()
     means = [vectors[np.array(labels) == lang].mean(axis=0) for lang in sorted(set(labels))]
     np.testing.assert_allclose(language_map.mean, 0.75 * np.mean(means, axis=0), atol=1e-5)
+
+
+def test_a_vector_is_stored_as_the_same_bytes_whatever_is_beside_it() -> None:
+    language_map, vectors, _, _ = fitted()
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    together = language_map.map_documents(vectors)
+    back = language_map.unmap_documents(together)
+    for size in (1, 2, 3, 7, 64, 250):
+        parts = [vectors[start : start + size] for start in range(0, len(vectors), size)]
+        stored = [language_map.map_documents(part) for part in parts]
+        assert np.array_equal(np.concatenate(stored), together)
+        assert np.array_equal(np.concatenate([language_map.unmap_documents(part) for part in stored]), back)

@@ -136,8 +136,9 @@ def test_a_server_goes_on_with_the_encoder_that_built_its_index_anew(tiny_folder
         try:
             service.engine()._encoders.clear()
             with pytest.raises(ApiError, match="name its folder with --encoder") as raised:
-                service.encoder()
-            assert raised.value.status == 503
+                service.engine().encoder()
+            assert (raised.value.status, "Retry-After" in raised.value.headers) == (503, True)
+            assert service.encoder().address == str(tiny_folder), "texts can be encoded all the same"
         finally:
             shutil.move(tmp_path / "moved", tiny_folder)
 
