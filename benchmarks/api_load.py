@@ -1,10 +1,12 @@
 """Queries per second and latencies of the HTTP API, by number of clients.
 
     python -m benchmarks.api_load [--index NAME] [--queries corpus/queries.jsonl] [--clients 1 4 16 64] [--seconds 20]
+        [--served]
 
 Starts `search serve` in a process of its own over an index that is there, and asks it over HTTP from this one; with
 --url it asks a server that runs already. Every client sends its next question when the last one is answered. Clients
-and server share the machine, so the figures are those of both together. Writes results/api-load.jsonl.
+and server share the machine, so the figures are those of both together. With --served the same index is asked again
+from a stand-in for a Qdrant server, in a process of its own. Writes results/api-load.jsonl.
 """
 
 from __future__ import annotations
@@ -13,9 +15,11 @@ import argparse
 import asyncio
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -27,6 +31,10 @@ from typing import Any, NamedTuple
 import httpx
 
 from benchmarks.records import ROOT, describe_run, write_rows
+from indexer.transfer import push
+from search.opening import server_folder
+from search.settings import load_settings
+from tests.integration import breaking
 
 _READY_S = 300.0
 
@@ -81,13 +89,14 @@ class Server(NamedTuple):
 
 
 @contextmanager
-def serving(index: str | None, log: Path | None = None) -> Iterator[Server]:
+def serving(index: str | None, log: Path | None = None, *, store: str | None = None) -> Iterator[Server]:
     """`search serve` on a free port, until the end; what it says is written to `log`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "search.cli", "serve", "--port", str(port), "--rate", "0"]
-    environment = {**os.environ, **({"PANLINGUA_INDEX": index} if index else {})}
+    named = {"PANLINGUA_INDEX": index, "PANLINGUA_STORE": store}
+    environment = {**os.environ, **{name: value for name, value in named.items() if value}}
     with (log or Path(os.devnull)).open("wb") as said:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=said)
     url = f"http://127.0.0.1:{port}"
@@ -121,21 +130,42 @@ def main() -> None:
     parser.add_argument("--queries", type=Path, default=ROOT / "corpus" / "queries.jsonl")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--served", action="store_true", help="then also from a stand-in for a Qdrant server")
     options = parser.parse_args()
-    questions, key = read_questions(options.queries), os.environ.get("PANLINGUA_BENCH_KEY")
+    questions = read_questions(options.queries)
     run = describe_run("python -m benchmarks.api_load " + " ".join(sys.argv[1:]))
-    rows = []
     with nullcontext(Server(options.url, 0)) if options.url else serving(options.index) as (url, _):
-        held = httpx.get(f"{url}/v1/index", headers={"Authorization": f"Bearer {key}"} if key else {}).json()
-        for question in questions[:5]:
-            asyncio.run(ask(url, key, [question], 1, 0.1))
-        for clients in options.clients:
-            started = time.perf_counter()
-            load = asyncio.run(ask(url, key, questions, clients, options.seconds))
-            row = load.row(clients, time.perf_counter() - started)
-            rows.append({"chunks": held.get("chunks"), **row})
-            print(rows[-1], flush=True)
+        rows = measure(url, questions, options.clients, options.seconds)
+    if options.served:
+        with pushed(options.index) as store, serving(options.index, store=store) as (url, _):
+            rows += [{"served": True, **row} for row in measure(url, questions, options.clients, options.seconds)]
     print(write_rows("api-load", run, rows))
+
+
+def measure(url: str, questions: Sequence[str], clients: Sequence[int], seconds: float) -> list[dict[str, Any]]:
+    """A row for every number of clients."""
+    rows, key = [], os.environ.get("PANLINGUA_BENCH_KEY")
+    held = httpx.get(f"{url}/v1/index", headers={"Authorization": f"Bearer {key}"} if key else {}).json()
+    for question in questions[:5]:
+        asyncio.run(ask(url, key, [question], 1, 0.1))
+    for number in clients:
+        started = time.perf_counter()
+        load = asyncio.run(ask(url, key, questions, number, seconds))
+        rows.append({"chunks": held.get("chunks"), **load.row(number, time.perf_counter() - started)})
+        print(rows[-1], flush=True)
+    return rows
+
+
+@contextmanager
+def pushed(index: str | None) -> Iterator[str]:
+    """A stand-in for a Qdrant server with a copy of an embedded index, in a process of its own; its URL."""
+    with tempfile.TemporaryDirectory() as folder, breaking.running(Path(folder)) as server:
+        settings = load_settings(index=index, store=server.url)
+        try:
+            push(settings)
+            yield server.url
+        finally:
+            shutil.rmtree(server_folder(settings), ignore_errors=True)
 
 
 if __name__ == "__main__":

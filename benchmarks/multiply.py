@@ -4,12 +4,15 @@
 
 Every passage is written so many times, each time as one of another document. The vector of a copy is that of the
 passage and a random direction of `noise` times its length, at unit length: 0.4 leaves a cosine of 0.93 to the
-original. Words and fields are the passage's. There are no translations and no ledger: it is for searching only.
+original. Words and fields are the passage's. The translations of a document's copy are the copies of its translations.
+There is no ledger: it is for searching only.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import sqlite3
 import time
 from contextlib import closing
 from dataclasses import replace
@@ -17,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from search.fold import FAMILIES
 from search.index import LANGUAGE_MAP, SHARD, IndexFolder
 from search.opening import open_index
 from search.records import Point
@@ -31,6 +35,20 @@ def copy_of(point: Point, number: int, noise: float, rng: np.random.Generator) -
     dense = point.dense + noise * direction / np.linalg.norm(direction)
     chunk = replace(point.chunk, document_id=f"{number}/{point.chunk.document_id}")
     return Point(chunk, np.asarray(dense / np.linalg.norm(dense), np.float32), point.sparse)
+
+
+def copy_families(path: Path, copies: int) -> None:
+    """Write the copies of the translations beside an index."""
+    with closing(sqlite3.connect(path)) as db, db:
+        for table in ("documents", "signatures"):
+            db.execute(f"CREATE TEMP TABLE {table}_once AS SELECT * FROM main.{table}")
+        (last,) = db.execute("SELECT COALESCE(MAX(family), 0) FROM documents").fetchone()
+        for number in range(1, copies):
+            db.execute(
+                "INSERT INTO documents SELECT ?1||'/'||id, digest, lang, chunks, length, family + ?1 * ?2, "
+                "?1||'/'||pivot, aligned FROM documents_once", (number, last),
+            )  # fmt: skip
+            db.execute("INSERT INTO signatures SELECT ?1||'/'||id, vector, names FROM signatures_once", (number,))
 
 
 def multiply(index: str, target: Path, copies: int, noise: float) -> int:
@@ -50,6 +68,9 @@ def multiply(index: str, target: Path, copies: int, noise: float) -> int:
                 store.upsert(batch)
                 print(f"{store.count()} chunks", flush=True)
             store.optimize()
+        if source.families.known and source.folder:
+            shutil.copyfile(source.folder / FAMILIES, building / FAMILIES)
+            copy_families(building / FAMILIES, copies)
         held = source.manifest
         folder.publish(held.model_copy(update={
             "documents": held.documents * copies, "chunks": held.chunks * copies,

@@ -266,7 +266,7 @@ def show(
     """Choose the passage to show of each family: the first of the reader's languages that answers, else the best one.
 
     A translation answers where it was found itself, or where it has a counterpart of the best passage. Costs a lookup
-    of the families and one read of the passages that were not found; with a filter, a second one.
+    of the families and one read of the passages that were not found.
 
     Args:
         folded: Families, best first.
@@ -282,9 +282,7 @@ def show(
         _counterparts(item, members.get(family_of.get(item.best.chunk.document_id, -1), [])) for item in folded
     ]
     wanted = [point_id(document, number) for rows in counterparts for document, number, _ in rows]
-    read = {point.chunk.id: point.chunk for point in store.retrieve(wanted)} if wanted else {}
-    if filter is not None and read:
-        read = _passing(store, read, filter)
+    read = _read(store, wanted, filter) if wanted else {}
     if dropped := rejected(sorted({chunk.document_id for chunk in read.values()})):
         read = {chunk_id: chunk for chunk_id, chunk in read.items() if chunk.document_id not in dropped}
     return [_choose(item, rows, read, readers) for item, rows in zip(folded, counterparts, strict=True)]
@@ -312,11 +310,12 @@ def _nearest(member: Member, own: Member, number: int) -> int:
     return min(len(member.aligned) - 1, number * len(member.aligned) // len(own.aligned))
 
 
-def _passing(store: VectorStore, read: Mapping[str, Chunk], filter: Filter) -> dict[str, Chunk]:
-    documents = tuple(sorted({chunk.document_id for chunk in read.values()}))
-    narrowed = Filter((*filter.conditions, Match("document_id", documents)))
-    passing = {point.chunk.id for point in store.iter_points(filter=narrowed)}
-    return {chunk_id: chunk for chunk_id, chunk in read.items() if chunk_id in passing}
+def _read(store: VectorStore, chunk_ids: Sequence[str], filter: Filter | None) -> dict[str, Chunk]:
+    """Those of some chunks that pass a filter."""
+    if filter is None:
+        return {point.chunk.id: point.chunk for point in store.retrieve(chunk_ids)}
+    narrowed = Filter((*filter.conditions, Match("id", tuple(chunk_ids))))
+    return {point.chunk.id: point.chunk for point in store.iter_points(filter=narrowed)}
 
 
 def _choose(

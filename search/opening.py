@@ -203,12 +203,12 @@ def _open_embedded(path: Path) -> OpenIndex:
 
 def _open_server(settings: Settings) -> OpenIndex:
     from search.server_families import ServerFamilies, are_known, mark_of
-    from search.store.server import ServerStore, find_collection, read_metadata
+    from search.store.server import ServerStore, find_collection, metadata_of
 
     client, name = connect_index(settings)
-    collection = find_collection(client, name) or name  # looked up once: another may become the index at any moment
-    metadata = read_metadata(client, collection)
-    if "manifest" not in metadata:
+    collection = find_collection(client, name)  # looked up once: another may become the index at any moment
+    metadata = metadata_of(client, collection) if collection else {}
+    if collection is None or "manifest" not in metadata:
         client.close()
         message = f"there is no index {name!r} on {settings.store}; make one with `indexer ingest FOLDER --store URL`"
         raise IndexNotFoundError(message)
@@ -222,9 +222,10 @@ def _open_server(settings: Settings) -> OpenIndex:
         if time.monotonic() - looked_at < _SERVER_POLL_S:
             return False
         looked_at = time.monotonic()
-        moved = find_collection(client, name) != collection
-        newest = read_metadata(client, collection)
-        return moved or bool(newest.get("manifest") != metadata["manifest"] or mark_of(newest) != mark_of(metadata))
+        if find_collection(client, name) != collection:
+            return True
+        newest = metadata_of(client, collection)
+        return bool(newest.get("manifest") != metadata["manifest"] or mark_of(newest) != mark_of(metadata))
 
     families = ServerFamilies(store, known=are_known(metadata), origin=_origin(manifest))
     tokens = TokenStore(token_store_path(settings), manifest.encoder_fingerprint)

@@ -8,13 +8,11 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import regex
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from search.lexical import term_index, tokenize
-from search.records import SparseVector
 from search.store.base import VectorStore
 from search.text import has_spaces_between_words, script_of
 from search.vocabulary import Word
@@ -41,8 +39,10 @@ def words_of(text: str) -> list[str]:
 
 
 def unknown_words(store: VectorStore, text: str) -> list[str]:
-    """Those words of a query that no passage holds. Costs one lexical look-up a word."""
-    return [word for word in words_of(text) if not _is_known(store, word)]
+    """Those words of a query that no passage holds. Costs one lexical look-up a word, on a server all at once."""
+    terms = [(word, {term_index(term) for term in tokenize(word) if not term.endswith("*")}) for word in words_of(text)]
+    held = store.held_terms(set().union(*(own for _, own in terms)))
+    return [word for word, own in terms if not own <= held]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +118,6 @@ def replace_words(query: str, corrections: dict[str, str]) -> str:
         shown = meant.capitalize() if typed[0].isupper() else meant
         query = re.sub(rf"(?<!\w){re.escape(typed)}(?!\w)", shown.replace("\\", r"\\"), query)
     return query
-
-
-def _is_known(store: VectorStore, word: str) -> bool:
-    terms = {term_index(term) for term in tokenize(word) if not term.endswith("*")}
-    return all(store.search_lexical(_one(term), limit=1) for term in sorted(terms))
-
-
-def _one(term: int) -> SparseVector:
-    return SparseVector(np.array([term], np.uint32), np.ones(1, np.float32))
 
 
 def _is_inflected(typed: str, known: str) -> bool:

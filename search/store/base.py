@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -49,6 +49,9 @@ class VectorStore(Protocol):
 
     def search_lexical(self, query: SparseVector, *, limit: int, filter: Filter | None = None) -> list[ScoredPoint]:
         """The `limit` chunks of the highest IDF-weighted dot product above 0; none for an empty query."""
+
+    def held_terms(self, terms: Collection[int]) -> set[int]:
+        """Those of some indices of lexical vectors that a chunk has."""
 
     def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[Point]:
         """Points by chunk id in the order asked for, unknown ones left out; vectors of length 0 unless asked for."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -151,6 +151,11 @@ class EdgeStore:
             return self._query(nearest, wanted, filter, None, with_payload)
 
         return search_with_ties(search, self._payloads, limit)
+
+    def held_terms(self, terms: Collection[int]) -> set[int]:
+        """See VectorStore."""
+        nearest = {term: qe.Query.Nearest(qe.SparseVector([term], [1.0]), using=LEXICAL) for term in terms}
+        return {term for term, query in nearest.items() if self._query(query, 1, None, None, False)}
 
     def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[Point]:
         """See VectorStore."""

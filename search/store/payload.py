@@ -14,7 +14,9 @@ from uuid import UUID
 from search.errors import IndexFormatError, QueryError
 from search.records import Chunk, Match, Point, Range
 
-KEYWORD_FIELDS = ("document_id", "lang", "script", "source", "folders", "flags")
+FOLDERS, FLAGS = "folders", "flags"
+"""Fields that are only filtered by; see `to_payload`."""
+KEYWORD_FIELDS = ("document_id", "lang", "script", "source", FOLDERS, FLAGS)
 DATE_FIELDS = ("date",)
 FAMILY = "family"
 """A note on a document, with its first chunk: `search.server_families`."""
@@ -55,12 +57,12 @@ def to_payload(chunk: Chunk) -> dict[str, Any]:
         "lang_confidence": float(chunk.lang_confidence),
         "script": chunk.script,
         "source": chunk.source,
-        "folders": [str(folder) for folder in PurePosixPath(chunk.source).parents if str(folder) != "."],
+        FOLDERS: [str(folder) for folder in PurePosixPath(chunk.source).parents if str(folder) != "."],
         "start": chunk.start,
         "end": chunk.end,
         "date": chunk.date,
         "metadata": {name: list(v) if isinstance(v, tuple) else v for name, v in chunk.metadata.items()},
-        "flags": [_flag(name, value) for name, value in chunk.metadata.items() if isinstance(value, bool)],
+        FLAGS: [_flag(name, value) for name, value in chunk.metadata.items() if isinstance(value, bool)],
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -35,6 +35,8 @@ from search.store.base import (
 from search.store.payload import (
     DATE_FIELDS,
     FAMILY,
+    FLAGS,
+    FOLDERS,
     KEYWORD_FIELDS,
     POINT_ID,
     chunk_ids,
@@ -53,8 +55,8 @@ PURPOSE, INGEST, COPY = "purpose", "ingest", "copy"
 INDEXED_S = 3_600.0
 _SCROLL = 1000
 _FLOAT_BYTES = 4
-_CHUNK = models.PayloadSelectorExclude(exclude=[FAMILY])
-"""All that is kept of a chunk but the note on its document."""
+_CHUNK = models.PayloadSelectorExclude(exclude=[FAMILY, FOLDERS, FLAGS])
+"""What makes a chunk, of all that is kept with it."""
 
 
 class ServerStore:
@@ -133,6 +135,20 @@ class ServerStore:
             return self._query(vector, LEXICAL, wanted, filter, None, with_payload)
 
         return search_with_ties(search, self._payloads, limit)
+
+    def held_terms(self, terms: Collection[int]) -> set[int]:
+        """See VectorStore."""
+        asked, held = sorted(terms), set[int]()
+        for start in range(0, len(asked), UPSERT_BATCH):
+            batch = asked[start : start + UPSERT_BATCH]
+            requests = [
+                models.QueryRequest(query=models.SparseVector(indices=[term], values=[1.0]), using=LEXICAL, limit=1)
+                for term in batch
+            ]
+            with self._explained("search"):
+                found = self.client.query_batch_points(self.collection, requests)
+            held.update(term for term, answer in zip(batch, found, strict=True) if answer.points)
+        return held
 
     def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[Point]:
         """See VectorStore."""
@@ -255,7 +271,7 @@ class ServerStore:
         """
         if self._index is None:
             return
-        current, metadata = find_collection(self.client, self._index), _metadata_of(self.client, self.collection)
+        current, metadata = find_collection(self.client, self._index), metadata_of(self.client, self.collection)
         state = [(found.get("id"), epoch_of(found)) for found in (metadata, self.metadata)]
         if current != self.collection or state[0] != state[1]:
             raise StoreError(f"another machine encodes {self._index!r} anew, or has done so; run this again afterwards")
@@ -343,7 +359,7 @@ def open_collection(client: QdrantClient, name: str, dimension: int) -> ServerSt
             there = client.collection_exists(found)
         if not (there or _create(client, found, dimension, {PURPOSE: INGEST})):
             there = True
-        if there and ((kept := _metadata_of(client, found)).get(PURPOSE) != INGEST or "manifest" in kept):
+        if there and ((kept := metadata_of(client, found)).get(PURPOSE) != INGEST or "manifest" in kept):
             raise StoreError(
                 f"the server has {found!r}, but no index {name!r}: it was lost, or something else is under way. Push "
                 "again with --replace, or give --fresh to remove what is there."
@@ -409,11 +425,11 @@ def drop_others(client: QdrantClient, name: str, collections: Iterable[str]) -> 
 
 def give_id(client: QdrantClient, collection: str) -> dict[str, Any]:
     """What is kept with a collection, which gets an id where an earlier version made it without."""
-    metadata = _metadata_of(client, collection)
+    metadata = metadata_of(client, collection)
     if "id" in metadata:
         return metadata
     write_metadata(client, collection, {"id": uuid.uuid4().hex})
-    return _metadata_of(client, collection)
+    return metadata_of(client, collection)
 
 
 def renew_collection(client: QdrantClient, name: str, dimension: int) -> None:
@@ -441,7 +457,7 @@ def epoch_of(metadata: Mapping[str, Any]) -> int:
 def read_metadata(client: QdrantClient, name: str) -> dict[str, Any]:
     """Plain values kept with the collection of the index `name`; none where there is no such collection."""
     collection = find_collection(client, name)
-    return {} if collection is None else _metadata_of(client, collection)
+    return {} if collection is None else metadata_of(client, collection)
 
 
 def write_metadata(client: QdrantClient, name: str, metadata: dict[str, Any]) -> None:
@@ -484,12 +500,13 @@ def _create(
             )
         except (ApiException, ValueError):
             if client.collection_exists(collection):
-                return _metadata_of(client, collection).get("id") == identity  # the answer may have been lost
+                return metadata_of(client, collection).get("id") == identity  # the answer may have been lost
             raise
     return True
 
 
-def _metadata_of(client: QdrantClient, collection: str) -> dict[str, Any]:
+def metadata_of(client: QdrantClient, collection: str) -> dict[str, Any]:
+    """Plain values kept with a collection, by its own name."""
     with _explained("read", collection):
         return dict(client.get_collection(collection).config.metadata or {})
 

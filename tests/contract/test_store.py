@@ -21,7 +21,7 @@ from qdrant_client import QdrantClient
 from search.errors import IndexFormatError, QueryError, StoreError
 from search.records import Chunk, Filter, Match, Point, Range, ScoredPoint, SparseVector, Vectors
 from search.store import edge
-from search.store.base import Ranked, VectorStore, search_with_ties
+from search.store.base import UPSERT_BATCH, Ranked, VectorStore, search_with_ties
 from search.store.edge import EdgeStore, make_reader_view
 from search.store.payload import from_payload, to_payload
 from search.store.server import ServerStore, connect, drop_collections, open_collection, read_metadata, write_metadata
@@ -121,6 +121,16 @@ def test_dense_search_equals_exact_search(store: VectorStore, limit: int) -> Non
     query = np.random.default_rng(9).normal(size=DIMENSION).astype(np.float32)
     assert_same(store.search_dense(query, limit=limit), exact_dense(points, query, limit))
     assert_same(store.search_dense(query, limit=limit, exact=True), exact_dense(points, query, limit))
+
+
+def test_terms_are_held_that_a_chunk_has(store: VectorStore) -> None:
+    points = make_points()
+    store.upsert(points)
+    held = {int(index) for point in points for index in point.sparse.indices}
+    assert store.held_terms(range(2 * UPSERT_BATCH)) == held
+    assert store.held_terms([]) == set()
+    store.delete_documents(sorted({point.chunk.document_id for point in points[3:]}))
+    assert store.held_terms(held) == {int(i) for point in points[:3] for i in point.sparse.indices}
 
 
 @pytest.mark.parametrize("limit", [1, 7, 1000])

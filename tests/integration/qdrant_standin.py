@@ -157,6 +157,12 @@ def make_app(client: QdrantClient, *, dropping: Path | None = None) -> FastAPI:
             )
         return answer({"points": found.points})
 
+    @app.post("/collections/{name}/points/query/batch")
+    def query_batch(name: str, body: models.QueryRequestBatch) -> dict[str, Any]:
+        with lock:
+            found = client.query_batch_points(name, body.searches)
+        return answer([{"points": response.points} for response in found])
+
     return app
 
 

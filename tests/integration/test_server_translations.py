@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.served import record_calls
 from indexer import build
 from indexer.reindex import reindex
 from indexer.transfer import pull, push
@@ -95,6 +97,32 @@ def means_of(settings: Settings, *documents: str) -> np.ndarray:
     """Whether the means of documents are known."""
     with closing(open_index(settings)) as opened:
         return ~np.isnan(opened.families.score_documents(documents, np.ones(64, np.float32)))
+
+
+SEARCHES: dict[str, tuple[dict[str, object], dict[str, int]]] = {
+    "hybrid": ({}, {"query": 2, "query/batch": 1, "scroll": 1}),
+    "filter": ({"filter": Filter((Match("lang", ("de", "en")),))}, {"query": 2, "query/batch": 1, "scroll": 2}),
+    "not folded": ({"fold": False}, {"query": 2, "query/batch": 1}),
+    "dense": ({"mode": "dense"}, {"query": 1, "query/batch": 1, "scroll": 1}),
+}
+
+
+@pytest.mark.parametrize("kind", SEARCHES)
+def test_a_search_asks_the_server_for_everything_once(
+    corpus: Path, server: Settings, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both lists, what words are known, the families' members, and passages of them that were not found."""
+    monkeypatch.setattr("search.opening._SERVER_POLL_S", 60.0)
+    options, expected = SEARCHES[kind]
+    ingest(corpus, server, SubjectEncoder())
+    with closing(Engine(server, SubjectEncoder())) as engine:  # type: ignore[arg-type]
+        engine.search(SUBJECTS["tea"][0], **options)  # type: ignore[arg-type]
+        store = engine.index().store
+        assert isinstance(store, ServerStore)
+        calls = record_calls(store.client)
+        engine.search(SUBJECTS["bread"][1], **options)  # type: ignore[arg-type]
+    asked = Counter(call.what.removeprefix("POST points").strip("/") for call in calls)
+    assert asked == expected
 
 
 def test_a_machine_that_did_not_ingest_folds_and_ranks_the_same(corpus: Path, server: Settings) -> None:
