@@ -134,26 +134,36 @@ def main() -> None:
     options = parser.parse_args()
     questions = read_questions(options.queries)
     run = describe_run("python -m benchmarks.api_load " + " ".join(sys.argv[1:]))
-    with nullcontext(Server(options.url, 0)) if options.url else serving(options.index) as (url, _):
-        rows = measure(url, questions, options.clients, options.seconds)
+    with nullcontext(Server(options.url, 0)) if options.url else serving(options.index) as server:
+        rows = measure(server, questions, options.clients, options.seconds)
     if options.served:
-        with pushed(options.index) as store, serving(options.index, store=store) as (url, _):
-            rows += [{"served": True, **row} for row in measure(url, questions, options.clients, options.seconds)]
+        with pushed(options.index) as store, serving(options.index, store=store) as server:
+            rows += [{"served": True, **row} for row in measure(server, questions, options.clients, options.seconds)]
     print(write_rows("api-load", run, rows))
 
 
-def measure(url: str, questions: Sequence[str], clients: Sequence[int], seconds: float) -> list[dict[str, Any]]:
+def measure(server: Server, questions: Sequence[str], clients: Sequence[int], seconds: float) -> list[dict[str, Any]]:
     """A row for every number of clients."""
-    rows, key = [], os.environ.get("PANLINGUA_BENCH_KEY")
+    (url, pid), rows, key = server, [], os.environ.get("PANLINGUA_BENCH_KEY")
     held = httpx.get(f"{url}/v1/index", headers={"Authorization": f"Bearer {key}"} if key else {}).json()
     for question in questions[:5]:
         asyncio.run(ask(url, key, [question], 1, 0.1))
     for number in clients:
-        started = time.perf_counter()
+        started, used = time.perf_counter(), cpu_seconds(pid)
         load = asyncio.run(ask(url, key, questions, number, seconds))
-        rows.append({"chunks": held.get("chunks"), **load.row(number, time.perf_counter() - started)})
+        row = load.row(number, time.perf_counter() - started)
+        cpu_ms = round((cpu_seconds(pid) - used) * 1000 / row["queries"], 1) if pid else None
+        rows.append({"chunks": held.get("chunks"), **row, "cpu_ms": cpu_ms})
         print(rows[-1], flush=True)
     return rows
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has computed so far; 0 without one (a server that runs elsewhere)."""
+    if not pid:
+        return 0.0
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
