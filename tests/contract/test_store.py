@@ -570,8 +570,13 @@ print(found[0])
 """
 
 
-@pytest.mark.parametrize("damage", [{"headings": None}, {"text": ...}, {"metadata": [1]}, {"strange": 1}])
+@pytest.mark.parametrize("damage", [{"headings": None}, {"text": ...}, {"metadata": [1]}])
 def test_a_payload_that_is_no_chunk_says_what_to_do(damage: dict[str, Any]) -> None:
     payload = {name: value for name, value in (to_payload(Chunk("a", 0, "x")) | damage).items() if value is not ...}
     with pytest.raises(IndexFormatError, match="indexer restore"):
         from_payload(payload)
+
+
+def test_a_field_of_a_later_version_is_passed_over() -> None:
+    chunk = Chunk("a", 0, "x", headings=("y",))
+    assert from_payload({**to_payload(chunk), "later": {"is": "unknown"}}) == chunk
