@@ -140,7 +140,7 @@ def measure(arm: str, name: str, known: Mapping[str, Any], judged: argparse.Name
     """An encoder's size and figures, after what is known of it."""
     size = measure_depth(resolve(name, load_settings().encoders_folder)[0])
     sizes = {"layers": size.layers, "parameters": size.parameters, "disk_bytes": size.disk_bytes}
-    return {"arm": arm, **known, **sizes, **judge(name, judged, judged.sets)}
+    return {"arm": arm, **known, **sizes, **judge(name, judged, sets=judged.sets)}
 
 
 def main() -> None:
