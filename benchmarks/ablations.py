@@ -8,8 +8,9 @@ Every arm trains the base encoder for as many steps by a recipe that differs in 
     negatives 0 | 1 | 4 | 8             mined hard negatives of a query, natural questions in six languages
     one|many tasks, few|many languages  8,000 rows: retrieval or all tasks; in Japanese, Chinese and English or in all
 
-`--mean NAME NAME ...` judges the mean of the updates of arms that were trained (`training average`). Rows whose texts
-are in an evaluation set are left out. Then all are judged in float32 on the same sets and queries.
+`--mean NAME NAME ...` judges the mean of the updates of arms that were trained (`training average`), `--swap TASK
+LANGUAGE` one expert with layers of another (`training swap`); "language expert" is trained on translations alone, into
+languages that "one task, few languages" has no questions in. Rows whose texts are in an evaluation set are left out. Then all are judged in float32 on the same sets and queries.
 What is in FOLDER is not made again, so that an interrupted measurement goes on. Writes results/ablations.jsonl.
 """
 
@@ -71,7 +72,10 @@ ARMS = {
     "one task, many languages": Arm(DIVERSE_ROWS, ("retrieval",)),
     "many tasks, few languages": Arm(DIVERSE_ROWS, (), FEW),
     "many tasks, many languages": Arm(DIVERSE_ROWS),
+    "language expert": Arm(DIVERSE_ROWS, ("bitext",), ("ar", "tr", "ko", "am", "en")),
 }
+SWAPPED = ("--layers", "0-2,10-11", "--average", "3,9")
+"""Which layers come from the second arm: the lowest and highest, as Bandarkar et al. have it (arXiv 2410.01335)."""
 
 
 def rows_of(arm: Arm, options: argparse.Namespace) -> list[Row]:
@@ -227,20 +231,16 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return {**trained, **judge(str(options.work / file_name(name) / "encoder"), options)}
 
 
-def measure_mean(names: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
-    """Average the adapters of trained arms, and judge what comes of it."""
-    folder = options.work / mean_name(names)
+def measure_combined(names: Sequence[str], folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Average the adapters of trained arms, or swap layers of two, and judge what comes of it."""
     runs = [options.work / file_name(name) / "run" for name in names]
     if untrained := [name for name, run in zip(names, runs, strict=True) if not (run / "adapter").exists()]:
         sys.exit(f"not trained yet: {', '.join(untrained)}; train them with --arms")
-    call("average", *(str(run / "adapter") for run in runs), "--out", str(folder / "adapter"))
+    adapters, out = [str(run / "adapter") for run in runs], ("--out", str(folder / "adapter"))
+    call("swap", *adapters, *SWAPPED, *out) if options.swap else call("average", *adapters, *out)
     call("export", str(runs[0]), "--adapter", str(folder / "adapter"), "--out", str(folder / "encoder"))
-    return {"arm": f"mean of {'; '.join(names)}", **judge(str(folder / "encoder"), options)}
-
-
-def mean_name(names: Sequence[str]) -> str:
-    """The folder of the mean of arms."""
-    return "mean-" + "-".join(map(file_name, names))
+    made = f"{names[0]}, layers of {names[1]}" if options.swap else f"mean of {'; '.join(names)}"
+    return {"arm": made, **judge(str(folder / "encoder"), options)}
 
 
 def build_parser(description: str | None, *, steps: int, limit: int) -> argparse.ArgumentParser:
@@ -258,14 +258,16 @@ def main() -> None:
     parser = build_parser(__doc__, steps=100, limit=200)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="NAME")
     parser.add_argument("--mean", nargs="+", choices=list(ARMS), metavar="NAME")
+    parser.add_argument("--swap", nargs=2, choices=list(ARMS), metavar="NAME")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     run = describe_run(f"python -m benchmarks.ablations --steps {options.steps} --limit {options.limit}")
-    if options.mean:
-        names = " ".join(f'"{name}"' for name in options.mean)
-        run = describe_run(f"{run['command']} --mean {names}")
-        folder = options.work / mean_name(options.mean)
-        return record_once("ablations", run, folder, partial(measure_mean, options.mean, options))
+    if names := options.swap or options.mean:
+        how = "swap" if options.swap else "mean"
+        quoted = " ".join(f'"{name}"' for name in names)
+        folder = options.work / f"{how}-{'-'.join(map(file_name, names))}"
+        run = describe_run(f"{run['command']} --{how} {quoted}")
+        return record_once("ablations", run, folder, partial(measure_combined, names, folder, options))
     for name in ("base", *options.arms):
         record_once("ablations", run, options.work / file_name(name), partial(measure, name, options))
 
