@@ -10,8 +10,9 @@ Every arm trains the base encoder for as many steps by a recipe that differs in 
 
 `--mean NAME NAME ...` judges the mean of the updates of arms that were trained (`training average`), `--swap TASK
 LANGUAGE` one expert with layers of another (`training swap`); "language expert" is trained on translations alone, into
-languages that "one task, few languages" has no questions in. Rows whose texts are in an evaluation set are left out. Then all are judged in float32 on the same sets and queries.
-What is in FOLDER is not made again, so that an interrupted measurement goes on. Writes results/ablations.jsonl.
+languages that "one task, few languages" has no questions in. Rows whose texts are in an evaluation set are left out.
+Then all are judged in float32 on the same sets and queries. What is in FOLDER is not made again, so that an interrupted
+measurement goes on. Writes results/ablations.jsonl.
 """
 
 from __future__ import annotations
