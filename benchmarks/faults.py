@@ -24,11 +24,11 @@ import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import tokenizers
@@ -358,6 +358,15 @@ def break_network(outcome: Outcome, folder: Path) -> None:
         outcome.ends[f"{name} without server", end] += 1
 
 
+def conclude(outcome: Outcome, run: Mapping[str, str]) -> NoReturn:
+    """Write down how all rounds ended, and end with 1 where something was lost or doubled."""
+    rows = [{"fault": fault, "end": end, "times": n} for (fault, end), n in sorted(outcome.ends.items())]
+    rows += [{"problem": problem} for problem in outcome.problems]
+    print("\n".join(str(row) for row in rows))
+    print(write_rows("faults", run, rows))
+    sys.exit(bool(outcome.problems))
+
+
 def main() -> None:
     """Run all faults and write down how they ended."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -381,11 +390,7 @@ def main() -> None:
         damage_files(world, options.damaged, outcome)
     fill_disk(outcome, options.seed)
     run = describe_run("python -m benchmarks.faults " + " ".join(sys.argv[1:]))
-    rows = [{"fault": fault, "end": end, "times": n} for (fault, end), n in sorted(outcome.ends.items())]
-    rows += [{"problem": problem} for problem in outcome.problems]
-    print("\n".join(str(row) for row in rows))
-    print(write_rows("faults", run, rows))
-    sys.exit(bool(outcome.problems))
+    conclude(outcome, run)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from benchmarks.faults import DIMENSIONS, HashEncoder, Outcome, World, check, start
-from benchmarks.records import describe_run, write_rows
+from benchmarks.faults import DIMENSIONS, HashEncoder, Outcome, World, check, conclude, start
+from benchmarks.records import describe_run
 from indexer import build, pipeline, transfer
 from indexer.chunking import ChunkOptions, passage_text
 from indexer.ledger import DocumentRow, Ledger
@@ -361,11 +361,7 @@ def main() -> None:
         for number, (kind, breakable) in enumerate(kinds, 1):
             world = make_world(folder / f"world{number}", breakable.url, options.seed + number, options.topics)
             run_rounds(world, breakable, options.rounds * number // 6, outcome, kind)
-    rows = [{"fault": fault, "end": end, "times": n} for (fault, end), n in sorted(outcome.ends.items())]
-    rows += [{"problem": problem} for problem in outcome.problems]
-    print("\n".join(str(row) for row in rows))
-    print(write_rows("faults", run, rows))
-    sys.exit(bool(outcome.problems))
+    conclude(outcome, run)
 
 
 if __name__ == "__main__":

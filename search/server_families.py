@@ -118,7 +118,7 @@ class ServerFamilies:
 
     def iter_groups(self) -> Iterator[dict[str, str]]:
         """See Families."""
-        rows = sorted((document, note["lang"], note["number"]) for document, note in self._all())
+        rows = sorted((document, note["lang"], note.get("number")) for document, note in self._all())
         return group_documents(rows)
 
     def close(self) -> None:
