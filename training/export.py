@@ -14,7 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from search.balance import OFFSETS_FILE
-from search.encoder.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, WEIGHTS_FILE, load_updates, merge_adapter
+from search.encoder.adapters import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    WEIGHTS_FILE,
+    head_files,
+    load_updates,
+    merge_adapter,
+)
 from search.encoder.manifest import read_model_type
 from search.errors import TrainingError
 from training.layers import layer_of
@@ -176,8 +183,14 @@ def _side_by_side(terms: Sequence[tuple[float, Factor, Factor]]) -> tuple[Factor
     return np.concatenate([a for _, a, _ in used]), np.concatenate([scale * b for scale, _, b in used], axis=1)
 
 
-def shrink_adapter(adapter: Path, out: Path) -> Path:
-    """A copy in float16 and without paths of the machine that trained it: what is committed."""
+def shrink_adapter(adapter: Path, out: Path, *, base: Path | None = None) -> Path:
+    """A copy in float16 and without paths of the machine that trained it: what is committed.
+
+    Args:
+        adapter: Folder of the adapter.
+        out: Folder to make.
+        base: Folder of the encoder whose modules after the network, its head, go with it; none: the adapter alone.
+    """
     from safetensors.numpy import load_file, save_file
 
     load_updates(adapter)  # refuses what cannot be merged: the copy would not show it
@@ -187,7 +200,21 @@ def shrink_adapter(adapter: Path, out: Path) -> Path:
     config = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8"))
     kept = {key: config[key] for key in KEPT_CONFIG} | {"target_modules": sorted(config["target_modules"])}
     (out / ADAPTER_CONFIG).write_text(json.dumps(kept, indent=2), "utf-8")
+    if base:
+        _copy_head(base, out)
     return out
+
+
+def _copy_head(base: Path, out: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    for path in head_files(base):
+        (out / path).parent.mkdir(exist_ok=True)
+        if path.name == WEIGHTS_FILE:
+            halves = {name: value.astype(np.float16) for name, value in load_file(base / path).items()}
+            save_file(halves, out / path, metadata={"format": "pt"})
+        else:
+            shutil.copyfile(base / path, out / path)
 
 
 def _save_as_base(trained: Path, base: Path, folder: Path) -> None:

@@ -31,15 +31,16 @@ AUXILIARY = 512
 """Unused dimensions that the loss of a sparse encoder brings back at a time: k_aux of Wen et al., 2025."""
 
 
-def load_base(recipe: Recipe, cache: Path, *, device: str | None = None) -> Model:
+def load_base(recipe: Recipe, cache: Path, *, folder: Path | None = None, device: str | None = None) -> Model:
     """The base in float32, with the recipe's token limit and dropout, ready to train.
 
     Args:
         recipe: Names the base: a built-in name, a folder or a hub id.
         cache: Folder of converted and downloaded encoders.
+        folder: The base where it is another than the recipe names: with its head.
         device: `cpu`, `cuda`, ...; none: the GPU where there is one.
     """
-    folder = base_folder(recipe.base, cache)
+    folder = folder or base_folder(recipe.base, cache)
     model: Model
     match recipe.kind:
         case Kind.RERANK:
@@ -209,6 +210,8 @@ def network(model: Model) -> Any:
 def add_adapter(model: Model, lora: Lora) -> None:
     """Freeze the base and add LoRA to it; with rank 0, train all weights but the embeddings.
 
+    Layers after the pooling of a dense base are the base's own and frozen with it; those of other kinds are new heads.
+
     Raises:
         RecipeError: The targets name no module of this base.
 
@@ -218,6 +221,7 @@ def add_adapter(model: Model, lora: Lora) -> None:
         _freeze_embeddings(model)
         return
     from peft import LoraConfig
+    from sentence_transformers import SentenceTransformer
 
     layers = getattr(network(model).config, "num_hidden_layers", 0)
     if lora.from_layer >= layers > 0:
@@ -237,6 +241,9 @@ def add_adapter(model: Model, lora: Lora) -> None:
     except ValueError as error:
         names = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if hasattr(module, "weight")})
         raise RecipeError(f"lora.targets {list(lora.targets)}: {error} The base has: {', '.join(names)}.") from error
+    if isinstance(model, SentenceTransformer):
+        for module in list(model)[1:]:
+            module.requires_grad_(False)
     for module in model.modules():  # autocast casts to bfloat16 anyway: casting to float32 first cost 15 % of a step
         if hasattr(module, "cast_input_dtype_enabled"):
             module.cast_input_dtype_enabled = False  # type: ignore[assignment]

@@ -6,7 +6,8 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,13 @@ from training.prepare import Prepared, build_evaluator, build_reranking_evaluato
 from training.recipe import OWN, Kind, Recipe, load_recipe
 
 if TYPE_CHECKING:
+    from training.data.schema import Row
     from training.model import Model
 
 RECIPE_FILE = "recipe.toml"
 RUN_FILE = "run.json"
+BASE_FOLDER = "base"
+"""The base with its head, in the folder of a run whose recipe has one."""
 PACKAGES = ("torch", "sentence-transformers", "transformers", "peft", "datasets", "accelerate", "numpy")
 Report = Callable[[str], None]
 
@@ -80,8 +84,13 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
     _check_same_data(prepared, options)
     say(f"{sum(map(len, prepared.rows.values())):,} rows in {len(prepared.statistics.languages)} languages")
     batches = plan_batches(prepared.rows, recipe.streams, steps=recipe.training.steps, seed=recipe.seed)
-    model = load_base(recipe, options.encoders, device=options.device)
-    _check_dimensions(recipe, model)
+    if recipe.head.hidden and processes.is_first:
+        _make_base(prepared.rows, recipe, options, say)
+    processes.wait()
+    model = load_base(recipe, options.encoders, folder=run_base(recipe, options), device=options.device)
+    if recipe.training.matryoshka:
+        dense: Any = model  # the recipe has seen to it
+        _check_dimensions(recipe, dense.get_embedding_dimension())
     teacher = _teacher(batches, recipe, options, model, say, processes)
     add_adapter(model, recipe.lora)
     if options.adapter:
@@ -100,6 +109,35 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
         save_trained(model, options.out / "adapter")
         plot_curves(options.out / METRICS, options.out / "curves.png")
     return options.out
+
+
+def run_base(recipe: Recipe, options: RunOptions) -> Path:
+    """Folder of the encoder that a run trains: the recipe's base, with its head if it has one."""
+    return options.out / BASE_FOLDER if recipe.head.hidden else base_folder(recipe.base, options.encoders)
+
+
+def _make_base(rows: Mapping[str, Sequence[Row]], recipe: Recipe, options: RunOptions, say: Report) -> None:
+    """The base with its head, once for a run."""
+    from training.head import append_head, draw_texts, fit_head
+
+    folder = options.out / BASE_FOLDER
+    if options.resume and folder.is_dir():
+        return
+    texts = draw_texts(rows, seed=recipe.seed)
+    say(f"head: vectors of {len(texts.queries):,} queries and {len(texts.documents):,} documents ...")
+    base = base_folder(recipe.base, options.encoders)
+    encoder = _encoder_at(str(base), options)
+    _check_dimensions(recipe, encoder.dimension)
+    head, losses = fit_head(
+        texts, encoder, recipe.head, kept_mean=recipe.training.teacher_mean,
+        dims=recipe.training.matryoshka, seed=recipe.seed,
+    )  # fmt: skip
+    say("head: " + ", ".join(f"{name} loss {loss}" for name, loss in losses.items()))
+    work = folder.with_name(f".{folder.name}-new")
+    for old in (work, folder):
+        shutil.rmtree(old, ignore_errors=True)
+    append_head(base, head, work)
+    work.replace(folder)
 
 
 @dataclass(frozen=True)
@@ -193,9 +231,8 @@ def _check_same_data(prepared: Prepared, options: RunOptions) -> None:
         )
 
 
-def _check_dimensions(recipe: Recipe, model: Any) -> None:
+def _check_dimensions(recipe: Recipe, size: int | None) -> None:
     dims = recipe.training.matryoshka
-    size = model.get_embedding_dimension() if dims else 0
     if dims and size and max(dims) > size:
         raise RecipeError(f"training.matryoshka has {max(dims)}, but the base's vectors have {size} dimensions.")
 
@@ -215,7 +252,7 @@ def _teacher(
     if processes.is_first and not is_there:
         say(f"teacher's vectors of {len(texts):,} texts ...")
         encoder = _load_teacher(recipe, options, model.get_embedding_dimension())
-        as_is = recipe.training.teacher is not None
+        as_is = recipe.training.teacher is not None or recipe.head.hidden > 0
         teacher = build_teacher(texts, encoder, kept_mean=recipe.training.teacher_mean, own=as_is)
         with kept.with_suffix(".new").open("wb") as file:
             np.save(file, np.stack([teacher[key] for key in keys]))
@@ -226,16 +263,22 @@ def _teacher(
 
 def _load_teacher(recipe: Recipe, options: RunOptions, dimension: int) -> Encoder:
     name = recipe.base if recipe.training.teacher in (None, OWN) else recipe.training.teacher
-    encoder = load_encoder(
-        str(base_folder(name, options.encoders)) if "/" in name else name,
-        backend=options.backend, device=options.device, threads=options.threads, cache_dir=options.encoders,
-    )  # fmt: skip
+    if name == recipe.base:
+        encoder = _encoder_at(str(run_base(recipe, options)) if recipe.head.hidden or "/" in name else name, options)
+    else:
+        encoder = _encoder_at(str(base_folder(name, options.encoders)) if "/" in name else name, options)
     if encoder.dimension != dimension:
         raise RecipeError(
             f"training.teacher: {name}'s vectors have {encoder.dimension} dimensions, those of the base {recipe.base} "
             f"{dimension}; name a teacher with {dimension}, or a base with {encoder.dimension}."
         )
     return encoder
+
+
+def _encoder_at(name: str, options: RunOptions) -> Encoder:
+    return load_encoder(
+        name, backend=options.backend, device=options.device, threads=options.threads, cache_dir=options.encoders
+    )
 
 
 def _write_run_file(

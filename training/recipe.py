@@ -138,6 +138,21 @@ class Lora(_Section):
     from_layer: int = Field(default=0, ge=0, description="adapters in this layer and above")
 
 
+class Head(_Section):
+    """Two dense layers after a dense base that take the language out of its vectors; see `training.head`.
+
+    They are fitted before the first step, and then belong to the base. `neutral`, `bitext` and `ranking` are the
+    weights of their losses.
+    """
+
+    hidden: int = Field(default=0, ge=0, description="size of the hidden layer; 0: no head")
+    steps: int = Field(default=3000, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    neutral: float = Field(default=20.0, ge=0)
+    bitext: float = Field(default=1.0, ge=0)
+    ranking: float = Field(default=2.0, ge=0)
+
+
 class MultiVector(_Section):
     """The vectors of tokens that a recipe of kind `multi-vector` makes."""
 
@@ -207,6 +222,7 @@ class Recipe(_Section):
     document_prompt: str = "passage: "
     data: Data = Data()
     streams: tuple[Stream, ...] = Field(min_length=1)
+    head: Head = Head()
     lora: Lora = Lora()
     multi_vector: MultiVector = MultiVector()
     sparse: Sparse = Sparse()
@@ -245,6 +261,10 @@ class Recipe(_Section):
         taught = {stream.objective for stream in self.streams} & {Objective.NEUTRAL, Objective.PARALLEL}
         if self.training.teacher and not taught:
             raise ValueError("training.teacher teaches neutral and parallel streams, and there is none; leave it out")
+        if self.kind is not Kind.DENSE and self.head.hidden:
+            raise ValueError(f"[head] is for vectors of kind dense, not {self.kind}; leave it out")
+        if self.head.hidden and not (self.head.neutral or self.head.bitext or self.head.ranking):
+            raise ValueError("[head] has no loss: set `neutral`, `bitext` or `ranking` above 0")
         if self.kind is not Kind.DENSE and self.training.matryoshka:
             raise ValueError(f"training.matryoshka is for vectors of kind dense, not {self.kind}; leave it out")
         if self.kind is Kind.SPARSE and self.training.mini_batch:
@@ -330,8 +350,8 @@ def _explain(problem: Any) -> str:
     section: Any = Recipe
     for key in problem["loc"][:-1]:
         if isinstance(key, str):
-            section = {"data": Data, "streams": Stream, "lora": Lora, "training": Training, "hub": HubData,
-                       "multi_vector": MultiVector, "sparse": Sparse}[key]  # fmt: skip
+            section = {"data": Data, "streams": Stream, "head": Head, "lora": Lora, "training": Training,
+                           "hub": HubData, "multi_vector": MultiVector, "sparse": Sparse}[key]  # fmt: skip
     known = sorted(section.model_fields)
     near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
     return f"{place}: unknown key" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")

@@ -78,12 +78,14 @@ def export_command(
     out: Annotated[Path, typer.Option(help="folder of the encoder to make")],
     adapter: Annotated[Path | None, typer.Option(help="another adapter than the run's last", exists=True)] = None,
     evaluation: Annotated[Path | None, typer.Option(help="evaluation.json to keep with it", exists=True)] = None,
-    adapter_only: Annotated[bool, typer.Option(help="write the adapter alone, in float16: a few MB")] = False,
+    adapter_only: Annotated[
+        bool, typer.Option(help="write the adapter and its head alone, in float16: a few MB")
+    ] = False,
 ) -> None:
     """Merge a run's adapter into its base: an ordinary SentenceTransformer folder, with a description."""
     from training.export import export_encoder, shrink_adapter
     from training.model import base_folder
-    from training.pipeline import RECIPE_FILE, RUN_FILE
+    from training.pipeline import BASE_FOLDER, RECIPE_FILE, RUN_FILE
     from training.recipe import Kind, load_recipe
 
     recipe = load_recipe(str(run / RECIPE_FILE))
@@ -91,9 +93,10 @@ def export_command(
     if adapter_only:
         if recipe.kind is not Kind.DENSE:
             raise TrainingError(f"--adapter-only leaves out the head that kind {recipe.kind} needs; export the whole")
-        print(shrink_adapter(source, out))
+        print(shrink_adapter(source, out, base=run / BASE_FOLDER if recipe.head.hidden else None))
         return
-    base = base_folder(recipe.base, load_settings().encoders_folder)
+    encoders = load_settings().encoders_folder
+    base = run / BASE_FOLDER if recipe.head.hidden else base_folder(recipe.base, encoders)
     record = json.loads((run / RUN_FILE).read_text("utf-8")) if (run / RUN_FILE).is_file() else {}
     figures = json.loads(evaluation.read_text("utf-8")) if evaluation else None
     print(export_encoder(source, base, out, recipe=recipe, run=record, evaluation=figures))

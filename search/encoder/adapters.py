@@ -1,7 +1,8 @@
 """Encoders that are a base and a small adapter: low-rank updates, merged into the base once and cached.
 
 An adapter is a folder as peft writes it (`adapter_model.safetensors`, `adapter_config.json`). Merging takes a second
-and needs no torch: each adapted weight W (out, in) becomes W + alpha / rank * B A.
+and needs no torch: each adapted weight W (out, in) becomes W + alpha / rank * B A. A head that goes with it lies in the
+same folder: `modules.json` and the modules after the network, in place of the base's.
 
 Source: Hu et al., 2022, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1.
 """
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from search.encoder.manifest import MODULES_FILE, read_modules
 from search.errors import EncoderError
 
 SHIPPED_ADAPTERS = Path(__file__).parent / "shipped"
@@ -28,7 +30,7 @@ _NOT_PLAIN = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "module
 
 
 def merge_adapter(base: Path, adapter: Path, folder: Path) -> None:
-    """Copy the encoder in `base` into the empty `folder`, with the adapter merged into its weights.
+    """Copy the encoder in `base` into the empty `folder`, with the adapter merged into its weights, and its head.
 
     Raises:
         EncoderError: The adapter is damaged, of another kind than LoRA, or made for another base.
@@ -52,6 +54,22 @@ def merge_adapter(base: Path, adapter: Path, folder: Path) -> None:
             raise EncoderError(f"{adapter}: made for another base than {base.name} (no weight {wanted})")
         tensors[name] = (tensors[name].astype(np.float32) + update).astype(tensors[name].dtype)
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    for path in head_files(adapter):
+        (folder / path).parent.mkdir(exist_ok=True)
+        shutil.copyfile(adapter / path, folder / path)
+
+
+def head_files(folder: Path) -> list[Path]:
+    """Files of the modules after the network, by their paths in the folder; none where it holds a network's alone.
+
+    Raises:
+        EncoderError: The list of modules cannot be read.
+    """
+    if not (folder / MODULES_FILE).is_file():
+        return []
+    places = [folder / str(module["path"]) for module in read_modules(folder) if module.get("path")]
+    files = [path for place in places if place.is_dir() for path in place.iterdir() if path.is_file()]
+    return [Path(MODULES_FILE), *sorted(path.relative_to(folder) for path in files)]
 
 
 def load_updates(adapter: Path) -> dict[str, npt.NDArray[np.float32]]:
@@ -89,7 +107,7 @@ def fingerprint_adapted(base_fingerprint: str, adapter: Path) -> str:
     """
     digest = hashlib.sha256(base_fingerprint.encode())
     try:
-        for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG):
+        for name in (Path(ADAPTER_WEIGHTS), Path(ADAPTER_CONFIG), *head_files(adapter)):
             digest.update((adapter / name).read_bytes())
     except OSError as error:
         raise EncoderError(f"{adapter}: no adapter there ({error}); install the package again") from error

@@ -16,6 +16,7 @@ from search.errors import EncoderError
 logger = logging.getLogger(__name__)
 
 MANIFEST_FILE = "manifest.json"
+MODULES_FILE = "modules.json"
 FORMAT = 2
 """Raised when a conversion gives other vectors than before."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
@@ -111,9 +112,9 @@ def fingerprint_weights(weights: Path, prompts: tuple[str, str]) -> str:
 
 def read_modules(folder: Path) -> list[dict[str, Any]]:
     """The list in `modules.json`: what runs in which order."""
-    modules = read_json(folder / "modules.json")
+    modules = read_json(folder / MODULES_FILE)
     if not isinstance(modules, list) or not modules or not all(isinstance(m, dict) and "type" in m for m in modules):
-        raise EncoderError(f"{folder / 'modules.json'}: not a list of modules; save the encoder again")
+        raise EncoderError(f"{folder / MODULES_FILE}: not a list of modules; save the encoder again")
     return modules
 
 

@@ -1,0 +1,157 @@
+"""Runs whose recipe has a head: fitted once, frozen, exported, shipped with its adapter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_training_run import (  # noqa: F401  # fixtures
+    PROBES,
+    RESUMED,
+    Stopped,
+    base,
+    cache,
+    data,
+    make_recipe,
+    run,
+    same_weights,
+    stop_at,
+)
+
+from search.encoder import load_encoder
+from search.encoder.adapters import fingerprint_adapted, merge_adapter
+from search.errors import RecipeError
+from training.export import export_encoder, shrink_adapter
+from training.head import HeadNetwork, append_head
+from training.model import add_adapter, load_base
+from training.pipeline import BASE_FOLDER
+from training.recipe import Recipe
+
+# ruff: noqa: F811  # fixtures of another file
+
+HEAD = {"head.hidden": 16, "head.steps": 40, "training.matryoshka": [32, 16]}
+
+
+@pytest.fixture(scope="module")
+def finished(base: Path, data: Path, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Recipe]:
+    recipe = make_recipe(base, **RESUMED, **HEAD)
+    return run(recipe, data, cache, tmp_path_factory.mktemp("heads") / "run")[0], recipe
+
+
+def test_the_base_of_the_run_is_the_base_and_its_head(finished: tuple[Path, Recipe], base: Path, cache: Path) -> None:
+    """What sentence-transformers computes is the head's own arithmetic over the base's vectors."""
+    from safetensors.numpy import load_file
+
+    folder = finished[0] / BASE_FOLDER
+    assert [entry["path"] for entry in json.loads((folder / "modules.json").read_text("utf-8"))][-3:] == [
+        "3_Dense", "4_Dense", "5_Normalize",
+    ]  # fmt: skip
+    first, second = (load_file(folder / name / "model.safetensors") for name in ("3_Dense", "4_Dense"))
+    plain, headed = (
+        load_encoder(str(path), backend="torch", device="cpu", cache_dir=cache).encode_queries(PROBES)
+        for path in (base, folder)
+    )
+    inner = plain @ first["linear.weight"][:16].T + first["linear.bias"][:16]
+    from scipy.special import erf
+
+    offset = (inner * 0.5 * (1 + erf(inner / 2**0.5))) @ second["linear.weight"][:, :16].T + second["linear.bias"]
+    expected = (plain + offset) / np.linalg.norm(plain + offset, axis=1, keepdims=True)
+    np.testing.assert_allclose(headed, expected, atol=1e-5)
+    assert np.abs(headed - plain).max() > 0.05
+
+
+def test_a_base_that_leaves_its_vectors_as_long_as_they_are_gets_a_normalize_first(base: Path, tmp_path: Path) -> None:
+    """The head was fitted on vectors of unit length."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    modules = list(SentenceTransformer(str(base), device="cpu"))[:-1]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(tmp_path / "long"), create_model_card=False)
+    head = HeadNetwork(32, 8)
+    torch.nn.init.normal_(head.outer.weight)
+    append_head(base, head, tmp_path / "of-unit")
+    append_head(tmp_path / "long", head, tmp_path / "of-long")
+    first, second = (
+        SentenceTransformer(str(tmp_path / name), device="cpu").encode(PROBES) for name in ("of-unit", "of-long")
+    )
+    np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["torch-bf16", "openvino", "openvino-f32"])
+def test_every_backend_runs_a_head(finished: tuple[Path, Recipe], cache: Path, backend: str) -> None:
+    folder = str(finished[0] / BASE_FOLDER)
+    exact = load_encoder(folder, backend="torch", device="cpu", cache_dir=cache).encode_documents(PROBES)
+    other = load_encoder(folder, backend=backend, device="cpu", cache_dir=cache).encode_documents(PROBES)
+    assert np.sum(exact * other, axis=1).min() > 0.995
+
+
+def test_the_head_is_frozen_while_the_adapter_is_trained(
+    finished: tuple[Path, Recipe], base: Path, cache: Path, tmp_path: Path
+) -> None:
+    folder, recipe = finished
+    model = load_base(recipe, cache, folder=folder / BASE_FOLDER, device="cpu")
+    add_adapter(model, recipe.lora)
+    assert all("lora_" in name for name, parameter in model.named_parameters() if parameter.requires_grad)
+    out = export_encoder(folder / "adapter", folder / BASE_FOLDER, tmp_path / "encoder", recipe=recipe)
+    for name in ("3_Dense", "4_Dense"):
+        assert (out / name / "model.safetensors").read_bytes() == (
+            folder / BASE_FOLDER / name / "model.safetensors"
+        ).read_bytes()
+
+
+def test_what_is_shipped_is_the_exported_encoder(
+    finished: tuple[Path, Recipe], base: Path, cache: Path, tmp_path: Path
+) -> None:
+    """The adapter and head in half precision, merged into the plain base, against the run's own export."""
+    folder, recipe = finished
+    whole = export_encoder(folder / "adapter", folder / BASE_FOLDER, tmp_path / "whole", recipe=recipe)
+    small = shrink_adapter(folder / "adapter", tmp_path / "small", base=folder / BASE_FOLDER)
+    assert not [path for path in small.rglob("*") if path.is_file() and str(folder) in path.read_text("latin-1")]
+    merged = tmp_path / "merged"
+    merged.mkdir()
+    merge_adapter(base, small, merged)
+    ours, theirs = (
+        load_encoder(str(path), backend="torch", device="cpu", cache_dir=cache).encode_queries(PROBES)
+        for path in (merged, whole)
+    )
+    np.testing.assert_allclose(ours, theirs, atol=2e-3)
+    before = fingerprint_adapted("base", small)
+    assert before != fingerprint_adapted("base", shrink_adapter(folder / "adapter", tmp_path / "bare"))
+    weights = small / "4_Dense" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert fingerprint_adapted("base", small) != before
+
+
+def test_a_resumed_run_keeps_its_head(finished: tuple[Path, Recipe], data: Path, cache: Path, tmp_path: Path) -> None:
+    folder, recipe = finished
+    with pytest.raises(Stopped):
+        run(recipe, data, cache, tmp_path / "stopped", progress=stop_at(10))
+    weights = tmp_path / "stopped" / BASE_FOLDER / "3_Dense" / "model.safetensors"
+    made = weights.stat().st_mtime_ns
+    resumed, _ = run(recipe, data, cache, tmp_path / "stopped", resume=True)
+    assert weights.stat().st_mtime_ns == made
+    assert weights.read_bytes() == (folder / BASE_FOLDER / "3_Dense" / "model.safetensors").read_bytes()
+    same_weights(folder / "adapter", resumed / "adapter")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "sparse", "streams": [{"objective": "retrieval"}], "training.matryoshka": []}, "of kind dense"),
+        ({"head.neutral": 0, "head.bitext": 0, "head.ranking": 0}, "no loss"),
+        ({"head.width": 3}, "head.width"),
+    ],
+)
+def test_a_head_that_cannot_be_is_refused(base: Path, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        make_recipe(base, **{**HEAD, **changes})
+
+
+def test_too_many_matryoshka_dimensions_are_refused_before_the_head_is_fitted(
+    base: Path, data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.head.fit_head", lambda *_, **__: pytest.fail("fitted"))
+    with pytest.raises(RecipeError, match="matryoshka has 64"):
+        run(make_recipe(base, **{**RESUMED, **HEAD, "training.matryoshka": [64, 16]}), data, cache, tmp_path / "run")
