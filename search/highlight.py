@@ -110,10 +110,15 @@ class Highlighter:
         spans = [list(iter_sentences(chunk.text, lang=chunk.lang, script=chunk.script)) for chunk in chunks]
         texts = [chunk.text[start:end] for chunk, found in zip(chunks, spans, strict=True) for start, end in found]
         read = iter(self._cache.tokens_of(texts, max_tokens=_SENTENCE_TOKENS))
+        head = self._cache.encoder.head
+
+        def vectors_of(means: Vectors) -> Vectors:
+            return self._map.map_documents(head(means))
+
         marked = []
         for chunk, sentences in zip(chunks, spans, strict=True):
             tokens = [next(read) for _ in sentences]
-            marked.append(_mark_nearest(chunk.text, sentences, tokens, query, asked, self._map) if sentences else [])
+            marked.append(_mark_nearest(chunk.text, sentences, tokens, query, asked, vectors_of) if sentences else [])
         return marked
 
 
@@ -123,26 +128,32 @@ def _mark_nearest(
     tokens: Sequence[TokenVectors],
     query: Vectors,
     asked: TokenVectors,
-    language_map: LanguageMap,
+    vectors_of: Callable[[Vectors], Vectors],
 ) -> list[tuple[int, int, HighlightKind]]:
     """The sentence of the highest language-neutral cosine, and the words in it nearest to tokens of the query."""
-    best = nearest_sentence(query, tokens, language_map)
+    best = nearest_sentence(query, tokens, vectors_of)
     start, end = sentences[best]
     spans = nearest_spans(asked, with_letters(tokens[best], text[start:end]))
     words = [whole_word(text, start + first, start + last) for first, last in spans]
     return [(start, end, HighlightKind.SENTENCE), *((s, e, HighlightKind.WORD) for s, e in dict.fromkeys(words))]
 
 
-def nearest_sentence(query: Vectors, sentences: Sequence[TokenVectors], language_map: LanguageMap) -> int:
-    """Number of the sentence whose mean over its tokens is nearest to the mapped `query` (D,); ties: the first.
+def nearest_sentence(
+    query: Vectors, sentences: Sequence[TokenVectors], vectors_of: Callable[[Vectors], Vectors]
+) -> int:
+    """Number of the sentence nearest to the mapped `query` (D,), by `vectors_of` its mean over tokens; ties: the first.
 
     Sentences are encoded one by one: means over the tokens of a whole passage, where every token knows the others,
     pointed to the right sentence in 88 % of 107 cases against 100 % (results/rerank.md).
     """
-    none = np.zeros_like(query)
+    size = next((tokens.vectors.shape[1] for tokens in sentences if len(tokens.ids)), 0)
+    if not size:
+        return 0
+    none = np.zeros(size, np.float32)
     means = np.stack([t.vectors.astype(np.float32).mean(axis=0) if len(t.ids) else none for t in sentences])
-    unit = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
-    return int((language_map.map_documents(np.asarray(unit, np.float32)) @ query).argmax())
+    scores = vectors_of(means) @ query
+    scores[[not len(t.ids) for t in sentences]] = -np.inf
+    return int(scores.argmax())
 
 
 def with_letters(tokens: TokenVectors, text: str) -> TokenVectors:

@@ -13,6 +13,7 @@ import pytest
 import tokenizers
 
 from search.encoder import Encoder, load_encoder
+from search.encoder.head import Head
 from search.lexical import tokenize
 from search.records import Vectors
 from search.settings import load_settings
@@ -29,6 +30,10 @@ class FakeEncoder:
         splitter.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"\w{1,6}|[^\w\s]"), "isolated")
         self.tokenizer = splitter
         self.encoded: list[str] = []
+
+    @property
+    def head(self) -> Head:
+        return Head()
 
     def encode_documents(self, texts: list[str]) -> Vectors:
         self.encoded += texts

@@ -22,7 +22,7 @@ from search.encoder.adapters import (
     load_updates,
     merge_adapter,
 )
-from search.encoder.manifest import read_model_type
+from search.encoder.manifest import MANIFEST_FILE, MODULES_FILE, read_model_type
 from search.errors import TrainingError
 from training.layers import layer_of
 from training.recipe import Kind, Recipe
@@ -40,7 +40,7 @@ KEPT_CONFIG = ("peft_type", "r", "lora_alpha", "target_modules", "bias", "task_t
 
 
 def export_encoder(
-    adapter: Path, base: Path, out: Path, *, recipe: Recipe, run: Mapping[str, Any] | None = None,
+    adapter: Path | None, base: Path, out: Path, *, recipe: Recipe, run: Mapping[str, Any] | None = None,
     evaluation: Mapping[str, Any] | None = None,
 ) -> Path:  # fmt: skip
     """Merge an adapter into its base and describe the result; `SentenceTransformer(out)` loads it.
@@ -48,8 +48,8 @@ def export_encoder(
     Other kinds than dense are loaded by `CrossEncoder`, `MultiVectorEncoder` and `SparseEncoder` instead.
 
     Args:
-        adapter: Folder of the trained adapter, or of a whole trained model.
-        base: Folder of the base.
+        adapter: Folder of the trained adapter, or of a whole trained model; none: the base, which has a head, is all.
+        base: Folder of the base, with its head where it has one.
         out: Folder to make.
         recipe: What it was trained by.
         run: What is known of the run (`run.json`).
@@ -61,7 +61,7 @@ def export_encoder(
     """
     if out.exists():
         raise TrainingError(f"{out} is there already; remove it, or take a new --out.")
-    if recipe.kind is not Kind.DENSE and not (adapter / "modules.json").is_file():
+    if adapter and recipe.kind is not Kind.DENSE and not (adapter / MODULES_FILE).is_file():
         raise TrainingError(
             f"{adapter}: an adapter without the head that a recipe of kind {recipe.kind} trains (averaged and swapped "
             "ones have none); give the run's folder or a checkpoint."
@@ -69,7 +69,9 @@ def export_encoder(
     work = out.with_name(f".{out.name}-new")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    if (adapter / ADAPTER_WEIGHTS).is_file():  # first: a checkpoint of an adapter has modules.json as well
+    if adapter is None:
+        shutil.copytree(base, work, dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST_FILE))
+    elif (adapter / ADAPTER_WEIGHTS).is_file():  # first: a checkpoint of an adapter has modules.json as well
         merge_adapter(base, adapter, work)
         if recipe.kind is not Kind.DENSE:
             # A pair is cut where it was in training, a single text where the base cuts it, as by a dense encoder.
@@ -92,13 +94,14 @@ def export_encoder(
 
 def describe(recipe: Recipe, run: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """The manifest of a trained encoder: where it comes from and what it is good for."""
+    has_adapter = recipe.streams and recipe.lora.rank
     texts: dict[str, int] = {}
     for counts in run.get("data", {}).get("texts", {}).values():
         for lang, count in counts.items():
             texts[lang] = texts.get(lang, 0) + count
     return {
         "name": recipe.name, "base": recipe.base, "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "adapter": {"rank": recipe.lora.rank, "alpha": recipe.lora.alpha} if recipe.lora.rank else None,
+        "adapter": {"rank": recipe.lora.rank, "alpha": recipe.lora.alpha} if has_adapter else None,
         "prompts": {"query": recipe.query_prompt, "document": recipe.document_prompt},
         "dimensions": list(recipe.training.matryoshka) or None, "languages": dict(sorted(texts.items())),
         "recipe": json.loads(recipe.model_dump_json()), "data_fingerprint": run.get("data", {}).get("fingerprint"),
@@ -183,23 +186,25 @@ def _side_by_side(terms: Sequence[tuple[float, Factor, Factor]]) -> tuple[Factor
     return np.concatenate([a for _, a, _ in used]), np.concatenate([scale * b for scale, _, b in used], axis=1)
 
 
-def shrink_adapter(adapter: Path, out: Path, *, base: Path | None = None) -> Path:
+def shrink_adapter(adapter: Path | None, out: Path, *, base: Path | None = None) -> Path:
     """A copy in float16 and without paths of the machine that trained it: what is committed.
 
     Args:
-        adapter: Folder of the adapter.
+        adapter: Folder of the adapter; none: the head alone.
         out: Folder to make.
         base: Folder of the encoder whose modules after the network, its head, go with it; none: the adapter alone.
     """
     from safetensors.numpy import load_file, save_file
 
-    load_updates(adapter)  # refuses what cannot be merged: the copy would not show it
+    if adapter:
+        load_updates(adapter)  # refuses what cannot be merged: the copy would not show it
     out.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.astype(np.float16) for name, value in load_file(adapter / ADAPTER_WEIGHTS).items()}
-    save_file(tensors, out / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    config = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8"))
-    kept = {key: config[key] for key in KEPT_CONFIG} | {"target_modules": sorted(config["target_modules"])}
-    (out / ADAPTER_CONFIG).write_text(json.dumps(kept, indent=2), "utf-8")
+    if adapter:
+        tensors = {name: value.astype(np.float16) for name, value in load_file(adapter / ADAPTER_WEIGHTS).items()}
+        save_file(tensors, out / ADAPTER_WEIGHTS, metadata={"format": "pt"})
+        config = json.loads((adapter / ADAPTER_CONFIG).read_text("utf-8"))
+        kept = {key: config[key] for key in KEPT_CONFIG} | {"target_modules": sorted(config["target_modules"])}
+        (out / ADAPTER_CONFIG).write_text(json.dumps(kept, indent=2), "utf-8")
     if base:
         _copy_head(base, out)
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -83,10 +84,14 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
     prepared = prepare(recipe.data, options.data, held_out=options.held_out, seed=recipe.seed)
     _check_same_data(prepared, options)
     say(f"{sum(map(len, prepared.rows.values())):,} rows in {len(prepared.statistics.languages)} languages")
-    batches = plan_batches(prepared.rows, recipe.streams, steps=recipe.training.steps, seed=recipe.seed)
     if recipe.head.hidden and processes.is_first:
         _make_base(prepared.rows, recipe, options, say)
+    if not recipe.streams:
+        if processes.is_first:
+            _write_run_file(recipe, options, prepared, [], _count_head(options.out / BASE_FOLDER))
+        return options.out
     processes.wait()
+    batches = plan_batches(prepared.rows, recipe.streams, steps=recipe.training.steps, seed=recipe.seed)
     model = load_base(recipe, options.encoders, folder=run_base(recipe, options), device=options.device)
     if recipe.training.matryoshka:
         dense: Any = model  # the recipe has seen to it
@@ -126,7 +131,7 @@ def _make_base(rows: Mapping[str, Sequence[Row]], recipe: Recipe, options: RunOp
     texts = draw_texts(rows, seed=recipe.seed)
     say(f"head: vectors of {len(texts.queries):,} queries and {len(texts.documents):,} documents ...")
     base = base_folder(recipe.base, options.encoders)
-    encoder = _encoder_at(str(base), options)
+    encoder = encoder_at(str(base), options)
     _check_dimensions(recipe, encoder.dimension)
     head, losses = fit_head(
         texts, encoder, recipe.head, kept_mean=recipe.training.teacher_mean,
@@ -138,6 +143,18 @@ def _make_base(rows: Mapping[str, Sequence[Row]], recipe: Recipe, options: RunOp
         shutil.rmtree(old, ignore_errors=True)
     append_head(base, head, work)
     work.replace(folder)
+
+
+def _count_head(folder: Path) -> tuple[int, int]:
+    """All parameters of an encoder, and those after its network."""
+    from safetensors import safe_open
+
+    sizes: dict[bool, int] = {False: 0, True: 0}
+    for path in folder.rglob("*.safetensors"):
+        with safe_open(path, "np") as file:
+            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118  # not a mapping
+        sizes[path.parent != folder] += sum(math.prod(shape) for shape in shapes)
+    return sum(sizes.values()), sizes[True]
 
 
 @dataclass(frozen=True)
@@ -264,9 +281,9 @@ def _teacher(
 def _load_teacher(recipe: Recipe, options: RunOptions, dimension: int) -> Encoder:
     name = recipe.base if recipe.training.teacher in (None, OWN) else recipe.training.teacher
     if name == recipe.base:
-        encoder = _encoder_at(str(run_base(recipe, options)) if recipe.head.hidden or "/" in name else name, options)
+        encoder = encoder_at(str(run_base(recipe, options)) if recipe.head.hidden or "/" in name else name, options)
     else:
-        encoder = _encoder_at(str(base_folder(name, options.encoders)) if "/" in name else name, options)
+        encoder = encoder_at(str(base_folder(name, options.encoders)) if "/" in name else name, options)
     if encoder.dimension != dimension:
         raise RecipeError(
             f"training.teacher: {name}'s vectors have {encoder.dimension} dimensions, those of the base {recipe.base} "
@@ -275,7 +292,8 @@ def _load_teacher(recipe: Recipe, options: RunOptions, dimension: int) -> Encode
     return encoder
 
 
-def _encoder_at(name: str, options: RunOptions) -> Encoder:
+def encoder_at(name: str, options: RunOptions) -> Encoder:
+    """The encoder of that name or in that folder, to compute vectors with on the run's device."""
     return load_encoder(
         name, backend=options.backend, device=options.device, threads=options.threads, cache_dir=options.encoders
     )

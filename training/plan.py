@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import random
 import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from training.data.schema import Row
 from training.mixture import Batch, plan_batches
-from training.model import add_adapter, count_parameters, load_base, peak_memory
+from training.model import add_adapter, base_folder, count_parameters, load_base, network, peak_memory
 from training.neutral import neutral_texts
-from training.pipeline import RunOptions
-from training.prepare import prepare
+from training.pipeline import RunOptions, encoder_at
+from training.prepare import Prepared, prepare
 from training.recipe import Recipe, Training
+
+HEAD_SAMPLE = 256
+"""Texts of each side whose vectors are timed."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class StreamPlan:
 class Plan:
     """What a run takes on this device; evaluation on the dev split and the teacher's vectors come on top.
 
+    Of a head, computing the vectors that it is fitted on is counted; fitting it takes a minute or two.
+
     Attributes:
         parameters: Parameters of the model with its adapter.
         trained_parameters: Those that are trained.
@@ -39,6 +47,8 @@ class Plan:
         seconds: Estimated time of the steps.
         peak_bytes: Largest memory of the sampled steps: the GPU's where there is one, else the process's.
         streams: By stream.
+        head_texts: Texts that the head is fitted on; 0: no head.
+        head_seconds: Estimated time of their vectors.
         languages: Languages in the data.
         rows: Rows of the data.
     """
@@ -52,6 +62,8 @@ class Plan:
     rows: int
     languages: int
     streams: tuple[StreamPlan, ...]
+    head_texts: int = 0
+    head_seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -71,6 +83,9 @@ def plan_run(recipe: Recipe, options: RunOptions, *, samples: int = 3) -> Plan:
         TrainingError: A step does not fit into memory.
     """
     prepared = prepare(recipe.data, options.data, held_out=None, seed=recipe.seed)
+    head = _plan_head(prepared.rows, recipe, options) if recipe.head.hidden else (0, 0.0)
+    if not recipe.streams:
+        return _plan_of_head(prepared, recipe, options, head)
     batches = plan_batches(prepared.rows, recipe.streams, steps=recipe.training.steps, seed=recipe.seed)
     chosen = choose_samples(batches, samples + 1)
     model = load_base(recipe, options.encoders, device=options.device)
@@ -88,7 +103,35 @@ def plan_run(recipe: Recipe, options: RunOptions, *, samples: int = 3) -> Plan:
     total = sum(stream.steps * stream.seconds_per_step for stream in streams)
     return Plan(
         *parameters, len(batches), total, peak_memory(), str(model.device),
-        sum(map(len, prepared.rows.values())), len(prepared.statistics.languages), streams,
+        sum(map(len, prepared.rows.values())), len(prepared.statistics.languages), streams, *head,
+    )  # fmt: skip
+
+
+def _plan_head(rows: Mapping[str, Sequence[Row]], recipe: Recipe, options: RunOptions) -> tuple[int, float]:
+    """Texts of the head, and seconds for their vectors, from a sample of both sides."""
+    from training.head import draw_texts
+
+    texts = draw_texts(rows, seed=recipe.seed)
+    encoder = encoder_at(str(base_folder(recipe.base, options.encoders)), options)
+    rng, seconds = random.Random(recipe.seed), 0.0
+    for encode, side in ((encoder.encode_queries, texts.queries), (encoder.encode_documents, texts.documents)):
+        sample = [text for _, text in rng.sample(side, min(HEAD_SAMPLE, len(side)))]
+        for timed in (False, True):
+            start = time.perf_counter()
+            encode(sample[: None if timed else 8])
+            seconds += timed * (time.perf_counter() - start) * len(side) / max(len(sample), 1)
+    return len(texts.queries) + len(texts.documents), seconds
+
+
+def _plan_of_head(prepared: Prepared, recipe: Recipe, options: RunOptions, head: tuple[int, float]) -> Plan:
+    """Of a recipe without streams."""
+    model = load_base(recipe, options.encoders, device="cpu")
+    size = int(getattr(network(model).config, "hidden_size", 0))
+    inner, own = recipe.head.hidden + 2 * size, count_parameters(model)[0]
+    trained = inner * (2 * size + 1) + size
+    return Plan(
+        own + trained, trained, 0, 0.0, peak_memory(), str(model.device),
+        sum(map(len, prepared.rows.values())), len(prepared.statistics.languages), (), *head,
     )  # fmt: skip
 
 
@@ -147,8 +190,13 @@ def render_plan(plan: Plan) -> str:
         f"data        {plan.rows:,} rows in {plan.languages} languages",
         f"parameters  {plan.parameters:,}, trained {plan.trained_parameters:,}",
         f"memory      {plan.peak_bytes / 2**20:,.0f} MiB at the peak of the sampled steps, on {plan.device}",
-        f"time        {plan.steps:,} steps, {hours} h {minutes} min",
     ]
+    if plan.head_texts:
+        lines.append(
+            f"head        vectors of {plan.head_texts:,} texts, {plan.head_seconds / 60:.0f} min, and 1 or 2 to fit it"
+        )
+    if plan.steps:
+        lines.append(f"time        {plan.steps:,} steps, {hours} h {minutes} min")
     lines += [
         f"  {stream.objective:<15} {stream.steps:>6,} steps of {stream.texts_per_step:,.0f} texts, "
         f"{stream.seconds_per_step:.2f} s each"

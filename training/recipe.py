@@ -221,7 +221,7 @@ class Recipe(_Section):
     query_prompt: str = "query: "
     document_prompt: str = "passage: "
     data: Data = Data()
-    streams: tuple[Stream, ...] = Field(min_length=1)
+    streams: tuple[Stream, ...] = Field(default=(), description="none: the head alone is fitted")
     head: Head = Head()
     lora: Lora = Lora()
     multi_vector: MultiVector = MultiVector()
@@ -261,6 +261,8 @@ class Recipe(_Section):
         taught = {stream.objective for stream in self.streams} & {Objective.NEUTRAL, Objective.PARALLEL}
         if self.training.teacher and not taught:
             raise ValueError("training.teacher teaches neutral and parallel streams, and there is none; leave it out")
+        if not self.streams and not self.head.hidden:
+            raise ValueError("a recipe needs [[streams]] to train on, or a [head] to fit")
         if self.kind is not Kind.DENSE and self.head.hidden:
             raise ValueError(f"[head] is for vectors of kind dense, not {self.kind}; leave it out")
         if self.head.hidden and not (self.head.neutral or self.head.bitext or self.head.ranking):

@@ -89,7 +89,7 @@ def export_command(
     from training.recipe import Kind, load_recipe
 
     recipe = load_recipe(str(run / RECIPE_FILE))
-    source = find_adapter(adapter or run)
+    source = find_adapter(adapter or run) if adapter or recipe.streams else None
     if adapter_only:
         if recipe.kind is not Kind.DENSE:
             raise TrainingError(f"--adapter-only leaves out the head that kind {recipe.kind} needs; export the whole")

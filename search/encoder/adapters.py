@@ -1,8 +1,8 @@
 """Encoders that are a base and a small adapter: low-rank updates, merged into the base once and cached.
 
 An adapter is a folder as peft writes it (`adapter_model.safetensors`, `adapter_config.json`). Merging takes a second
-and needs no torch: each adapted weight W (out, in) becomes W + alpha / rank * B A. A head that goes with it lies in the
-same folder: `modules.json` and the modules after the network, in place of the base's.
+and needs no torch: each adapted weight W (out, in) becomes W + alpha / rank * B A. A head that goes with it, or
+comes alone, lies in the same folder: `modules.json` and the modules after the network, in place of the base's.
 
 Source: Hu et al., 2022, "LoRA: Low-Rank Adaptation of Large Language Models", section 4.1.
 """
@@ -43,7 +43,7 @@ def merge_adapter(base: Path, adapter: Path, folder: Path) -> None:
             shutil.copytree(item, folder / item.name)
         elif item.name not in (WEIGHTS_FILE, "manifest.json"):
             shutil.copyfile(item, folder / item.name)
-    updates = load_updates(adapter)
+    updates = load_updates(adapter) if _has_updates(adapter) else {}
     try:
         tensors = load_file(base / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
@@ -70,6 +70,11 @@ def head_files(folder: Path) -> list[Path]:
     places = [folder / str(module["path"]) for module in read_modules(folder) if module.get("path")]
     files = [path for place in places if place.is_dir() for path in place.iterdir() if path.is_file()]
     return [Path(MODULES_FILE), *sorted(path.relative_to(folder) for path in files)]
+
+
+def _has_updates(adapter: Path) -> bool:
+    """Whether there are updates, or none are expected: a head may come alone."""
+    return (adapter / ADAPTER_WEIGHTS).is_file() or not head_files(adapter)
 
 
 def load_updates(adapter: Path) -> dict[str, npt.NDArray[np.float32]]:
@@ -107,7 +112,8 @@ def fingerprint_adapted(base_fingerprint: str, adapter: Path) -> str:
     """
     digest = hashlib.sha256(base_fingerprint.encode())
     try:
-        for name in (Path(ADAPTER_WEIGHTS), Path(ADAPTER_CONFIG), *head_files(adapter)):
+        weights = [Path(ADAPTER_WEIGHTS), Path(ADAPTER_CONFIG)] if _has_updates(adapter) else []
+        for name in (*weights, *head_files(adapter)):
             digest.update((adapter / name).read_bytes())
     except OSError as error:
         raise EncoderError(f"{adapter}: no adapter there ({error}); install the package again") from error

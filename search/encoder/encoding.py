@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search.encoder.backends import Backend, TokenBackend, TokenIds, no_token_vectors
+from search.encoder.head import Head, load_head
 from search.encoder.manifest import Manifest
 from search.errors import EncoderError
 from search.records import Vectors
@@ -93,6 +95,15 @@ class Encoder:
     def encode_documents(self, texts: Sequence[str]) -> Vectors:
         """Vectors (B, D) float32 of unit length for what is searched in, in the order of `texts`."""
         return self._encode(texts, self.manifest.document_prompt)
+
+    @cached_property
+    def head(self) -> Head:
+        """What comes after the pooling: makes vectors like those of `encode_documents` of means over tokens.
+
+        Raises:
+            EncoderError: The encoder ends in layers that are not supported here.
+        """
+        return load_head(self.folder) if self.folder else Head()
 
     def encode_query_tokens(self, texts: Sequence[str], *, max_tokens: int | None = None) -> list[TokenVectors]:
         """Vectors of the tokens of what is searched with; see `encode_document_tokens`."""

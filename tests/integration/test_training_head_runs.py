@@ -20,13 +20,18 @@ from test_training_run import (  # noqa: F401  # fixtures
     stop_at,
 )
 
+from search.balance import LanguageMap
 from search.encoder import load_encoder
 from search.encoder.adapters import fingerprint_adapted, merge_adapter
 from search.errors import RecipeError
+from search.highlight import HighlightKind, mark_passages
+from search.records import Chunk
+from search.rerank import TokenCache
 from training.export import export_encoder, shrink_adapter
 from training.head import HeadNetwork, append_head
 from training.model import add_adapter, load_base
-from training.pipeline import BASE_FOLDER
+from training.pipeline import BASE_FOLDER, RunOptions
+from training.plan import plan_run, render_plan
 from training.recipe import Recipe
 
 # ruff: noqa: F811  # fixtures of another file
@@ -155,3 +160,71 @@ def test_too_many_matryoshka_dimensions_are_refused_before_the_head_is_fitted(
     monkeypatch.setattr("training.head.fit_head", lambda *_, **__: pytest.fail("fitted"))
     with pytest.raises(RecipeError, match="matryoshka has 64"):
         run(make_recipe(base, **{**RESUMED, **HEAD, "training.matryoshka": [64, 16]}), data, cache, tmp_path / "run")
+
+
+def test_a_recipe_without_streams_fits_the_head_alone(base: Path, data: Path, cache: Path, tmp_path: Path) -> None:
+    """What is planned, exported and shipped is the base with its head; nothing else was trained."""
+    from sentence_transformers import SentenceTransformer
+
+    recipe = make_recipe(base, **{**HEAD, "streams": [], "training.evaluate_every": 0})
+    options = RunOptions(data=data, out=tmp_path / "plan", encoders=cache, device="cpu", backend="torch", threads=1)
+    plan = plan_run(recipe, options)
+    assert (plan.steps, plan.streams, plan.head_texts > 100, plan.head_seconds > 0) == (0, (), True, True)
+    assert "1 or 2 to fit it" in render_plan(plan)
+    folder, lines = run(recipe, data, cache, tmp_path / "run")
+    assert not lines
+    record = json.loads((folder / "run.json").read_text("utf-8"))
+    assert (record["parameters"], record["trained_parameters"]) == (plan.parameters, plan.trained_parameters)
+    assert record["steps"] == 0
+    out = export_encoder(None, folder / BASE_FOLDER, tmp_path / "encoder", recipe=recipe, run=record)
+    assert json.loads((out / "panlingua.json").read_text("utf-8"))["adapter"] is None
+    small = shrink_adapter(None, tmp_path / "small", base=folder / BASE_FOLDER)
+    assert not list(small.glob("adapter*"))
+    (tmp_path / "merged").mkdir()
+    merge_adapter(base, small, tmp_path / "merged")
+    expected = SentenceTransformer(str(folder / BASE_FOLDER), device="cpu").encode(PROBES, prompt_name="query")
+    for path, error in ((out, 1e-5), (tmp_path / "merged", 2e-3)):
+        ours = load_encoder(str(path), backend="torch", device="cpu", cache_dir=cache)
+        np.testing.assert_allclose(ours.encode_queries(PROBES), expected, atol=error)
+    assert fingerprint_adapted("base", small)
+    with pytest.raises(RecipeError, match=r"\[\[streams\]\] to train on, or a \[head\]"):
+        make_recipe(base, streams=[])
+
+
+def test_what_comes_after_the_pooling_is_computed_on_means_from_elsewhere(
+    finished: tuple[Path, Recipe], base: Path, cache: Path
+) -> None:
+    plain, headed = (
+        load_encoder(str(path), backend="torch", device="cpu", cache_dir=cache)
+        for path in (base, finished[0] / BASE_FOLDER)
+    )
+    for scale in (1, 7):  # of any length
+        ours = headed.head(scale * plain.encode_documents(PROBES))
+        np.testing.assert_allclose(ours, headed.encode_documents(PROBES), atol=1e-5)
+    np.testing.assert_allclose(
+        plain.head(3 * plain.encode_documents(PROBES)), plain.encode_documents(PROBES), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(("activation", "supported"), [("Tanh", True), ("ReLU", True), ("SiLU", False)])
+def test_sentences_are_marked_with_an_encoder_whose_vectors_are_smaller_than_its_tokens(
+    base: Path, cache: Path, tmp_path: Path, activation: str, supported: bool
+) -> None:
+    """As distiluse's, which end in a dense layer; where it cannot be computed, a note says so and words are marked."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    modules = [
+        *SentenceTransformer(str(base), device="cpu"),
+        Dense(32, 8, activation_function=getattr(torch.nn, activation)()),
+    ]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(tmp_path / "small"), create_model_card=False)
+    encoder = load_encoder(str(tmp_path / "small"), backend="torch", device="cpu", cache_dir=cache)
+    assert encoder.dimension == 8
+    chunk = Chunk("d", 0, "dog cat river. moon moon house. stone bread tree.", lang="en", script="Latn")
+    (found,), notes = mark_passages("moon", [chunk], lambda: TokenCache(encoder), LanguageMap.identity(8))
+    kinds = {mark.kind for mark in found}
+    assert (HighlightKind.SENTENCE in kinds) is supported
+    assert bool(notes) is not supported
+    assert HighlightKind.MATCH in kinds
