@@ -4,7 +4,7 @@
 
 Every arm trains the base encoder for as many steps by a recipe that differs in one thing:
 
-    scale 1k | 4k | 16k | all           how many rows there are, of all data of the recipe retrofit-e5-small-adapter
+    scale 1k | 4k | 16k | all           how many rows there are, of all data of the recipe retrofit-e5-small
     negatives 0 | 1 | 4 | 8             mined hard negatives of a query, natural questions in six languages
     one|many tasks, few|many languages  8,000 rows: retrieval or all tasks; in Japanese, Chinese and English or in all
 
@@ -40,7 +40,7 @@ from training.mining import MiningOptions, mine_negatives
 from training.prepare import fraction, prepare
 from training.recipe import Data, Objective, Recipe, load_recipe
 
-BASE = "retrofit-e5-small-adapter"
+BASE = "retrofit-e5-small"
 SEED = 7
 FEW = ("ja", "zh", "en")
 DIVERSE_ROWS = 8_000

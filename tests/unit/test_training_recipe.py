@@ -27,7 +27,15 @@ def test_shipped_recipes_load_and_survive_being_written(name: str) -> None:
 
 
 def test_the_shipped_recipes_are_the_known_ones() -> None:
-    known = {"toy", "retrofit-e5-small", "retrofit-e5-small-adapter", "retrofit-300m", "m-st5", "m-st5-cross-lingual"}
+    known = {
+        "toy",
+        "retrofit-e5-small",
+        "retrofit-e5-small-long",
+        "head-e5-small",
+        "retrofit-300m",
+        "m-st5",
+        "m-st5-cross-lingual",
+    }
     assert known <= set(list_recipes())
     large = load_recipe("retrofit-300m")
     assert (large.streams[0].batch_size, large.training.mini_batch, large.training.precision) == (2048, 64, "bfloat16")
