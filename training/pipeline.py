@@ -75,6 +75,8 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
 
     if options.adapter and (not recipe.lora.rank or recipe.kind is not Kind.DENSE):
         raise TrainingError("--adapter is for dense encoders trained with lora.rank above 0: leave it out")
+    if options.adapter and not recipe.streams:
+        raise TrainingError("--adapter is where training starts, and this recipe has no [[streams]]: leave it out")
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(recipe.seed)
@@ -84,14 +86,15 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
     prepared = prepare(recipe.data, options.data, held_out=options.held_out, seed=recipe.seed)
     _check_same_data(prepared, options)
     say(f"{sum(map(len, prepared.rows.values())):,} rows in {len(prepared.statistics.languages)} languages")
+    steps = recipe.training.steps if recipe.streams else 0
+    batches = plan_batches(prepared.rows, recipe.streams, steps=steps, seed=recipe.seed)
     if recipe.head.hidden and processes.is_first:
         _make_base(prepared.rows, recipe, options, say)
+    processes.wait()
     if not recipe.streams:
         if processes.is_first:
-            _write_run_file(recipe, options, prepared, [], _count_head(options.out / BASE_FOLDER))
+            _write_run_file(recipe, options, prepared, batches, _count_head(options.out / BASE_FOLDER))
         return options.out
-    processes.wait()
-    batches = plan_batches(prepared.rows, recipe.streams, steps=recipe.training.steps, seed=recipe.seed)
     model = load_base(recipe, options.encoders, folder=run_base(recipe, options), device=options.device)
     if recipe.training.matryoshka:
         dense: Any = model  # the recipe has seen to it

@@ -54,9 +54,11 @@ def merge_adapter(base: Path, adapter: Path, folder: Path) -> None:
             raise EncoderError(f"{adapter}: made for another base than {base.name} (no weight {wanted})")
         tensors[name] = (tensors[name].astype(np.float32) + update).astype(tensors[name].dtype)
     save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    for path in head_files(adapter):
-        (folder / path).parent.mkdir(exist_ok=True)
-        shutil.copyfile(adapter / path, folder / path)
+    head = head_files(adapter)
+    if head and len(read_modules(adapter)) > len(read_modules(base)):  # a checkpoint of training repeats the base's
+        for path in head:
+            (folder / path).parent.mkdir(exist_ok=True)
+            shutil.copyfile(adapter / path, folder / path)
 
 
 def head_files(folder: Path) -> list[Path]:

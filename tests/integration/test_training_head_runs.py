@@ -23,7 +23,7 @@ from test_training_run import (  # noqa: F401  # fixtures
 from search.balance import LanguageMap
 from search.encoder import load_encoder
 from search.encoder.adapters import fingerprint_adapted, merge_adapter
-from search.errors import RecipeError
+from search.errors import RecipeError, TrainingDataError, TrainingError
 from search.highlight import HighlightKind, mark_passages
 from search.records import Chunk
 from search.rerank import TokenCache
@@ -187,8 +187,26 @@ def test_a_recipe_without_streams_fits_the_head_alone(base: Path, data: Path, ca
         ours = load_encoder(str(path), backend="torch", device="cpu", cache_dir=cache)
         np.testing.assert_allclose(ours.encode_queries(PROBES), expected, atol=error)
     assert fingerprint_adapted("base", small)
+    with pytest.raises(TrainingError, match="no \\[\\[streams"):
+        run(recipe, data, cache, tmp_path / "other", adapter=folder)
     with pytest.raises(RecipeError, match=r"\[\[streams\]\] to train on, or a \[head\]"):
         make_recipe(base, streams=[])
+
+
+def test_streams_without_data_are_refused_before_the_head_is_fitted(
+    base: Path, data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.head.fit_head", lambda *_, **__: pytest.fail("fitted"))
+    streams = [{"objective": "retrieval", "datasets": ["no-such"]}]
+    with pytest.raises(TrainingDataError, match="no rows for datasets no-such"):
+        run(make_recipe(base, **{**RESUMED, **HEAD, "streams": streams}), data, cache, tmp_path / "run")
+
+
+def test_an_exported_checkpoint_has_the_modules_of_its_base(finished: tuple[Path, Recipe], tmp_path: Path) -> None:
+    folder, recipe = finished
+    checkpoint = max((folder / "checkpoints").glob("checkpoint-*"))
+    out = export_encoder(checkpoint, folder / BASE_FOLDER, tmp_path / "encoder", recipe=recipe)
+    assert (out / "modules.json").read_bytes() == (folder / BASE_FOLDER / "modules.json").read_bytes()
 
 
 def test_what_comes_after_the_pooling_is_computed_on_means_from_elsewhere(
