@@ -102,58 +102,45 @@ class Highlighter:
     def _nearest(self, chunks: Sequence[Chunk]) -> list[list[tuple[int, int, HighlightKind]]]:
         """In each chunk's text, the nearest sentence and the nearest words in it."""
         assert self._cache is not None
-        asked = with_letters(
-            self._cache.encoder.encode_query_tokens([self._query], max_tokens=_QUERY_TOKENS)[0], self._query
-        )
-        pooled = self._cache.encoder.encode_queries([self._query])
+        encoder = self._cache.encoder
+        asked = with_letters(encoder.encode_query_tokens([self._query], max_tokens=_QUERY_TOKENS)[0], self._query)
+        pooled = encoder.encode_queries([self._query])
         query = self._map.map_queries(pooled, balance=1.0)[0]
         spans = [list(iter_sentences(chunk.text, lang=chunk.lang, script=chunk.script)) for chunk in chunks]
         texts = [chunk.text[start:end] for chunk, found in zip(chunks, spans, strict=True) for start, end in found]
-        read = iter(self._cache.tokens_of(texts, max_tokens=_SENTENCE_TOKENS))
-        head = self._cache.encoder.head
-
-        def vectors_of(means: Vectors) -> Vectors:
-            return self._map.map_documents(head(means))
-
-        marked = []
+        read = self._cache.tokens_of(texts, max_tokens=_SENTENCE_TOKENS)
+        vectors = _means(read) if encoder.ends_in_pooling or not texts else encoder.encode_documents(texts)
+        scores = self._map.map_documents(vectors) @ query if texts else np.zeros(0, np.float32)
+        scores = np.where([len(tokens.ids) > 0 for tokens in read], scores, -np.inf)
+        marked, first = [], 0
         for chunk, sentences in zip(chunks, spans, strict=True):
-            tokens = [next(read) for _ in sentences]
-            marked.append(_mark_nearest(chunk.text, sentences, tokens, query, asked, vectors_of) if sentences else [])
+            own = slice(first, first + len(sentences))
+            first = own.stop
+            marked.append(_mark_nearest(chunk.text, sentences, read[own], scores[own], asked) if sentences else [])
         return marked
 
 
 def _mark_nearest(
-    text: str,
-    sentences: Sequence[_Span],
-    tokens: Sequence[TokenVectors],
-    query: Vectors,
-    asked: TokenVectors,
-    vectors_of: Callable[[Vectors], Vectors],
+    text: str, sentences: Sequence[_Span], tokens: Sequence[TokenVectors], scores: Vectors, asked: TokenVectors
 ) -> list[tuple[int, int, HighlightKind]]:
     """The sentence of the highest language-neutral cosine, and the words in it nearest to tokens of the query."""
-    best = nearest_sentence(query, tokens, vectors_of)
+    best = int(scores.argmax())
     start, end = sentences[best]
     spans = nearest_spans(asked, with_letters(tokens[best], text[start:end]))
     words = [whole_word(text, start + first, start + last) for first, last in spans]
     return [(start, end, HighlightKind.SENTENCE), *((s, e, HighlightKind.WORD) for s, e in dict.fromkeys(words))]
 
 
-def nearest_sentence(
-    query: Vectors, sentences: Sequence[TokenVectors], vectors_of: Callable[[Vectors], Vectors]
-) -> int:
-    """Number of the sentence nearest to the mapped `query` (D,), by `vectors_of` its mean over tokens; ties: the first.
+def _means(sentences: Sequence[TokenVectors]) -> Vectors:
+    """Means over the tokens of each sentence (N, D), at unit length; 0 without tokens.
 
     Sentences are encoded one by one: means over the tokens of a whole passage, where every token knows the others,
     pointed to the right sentence in 88 % of 107 cases against 100 % (results/rerank.md).
     """
-    size = next((tokens.vectors.shape[1] for tokens in sentences if len(tokens.ids)), 0)
-    if not size:
-        return 0
+    size = sentences[0].vectors.shape[1]
     none = np.zeros(size, np.float32)
     means = np.stack([t.vectors.astype(np.float32).mean(axis=0) if len(t.ids) else none for t in sentences])
-    scores = vectors_of(means) @ query
-    scores[[not len(t.ids) for t in sentences]] = -np.inf
-    return int(scores.argmax())
+    return np.asarray(means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12), np.float32)
 
 
 def with_letters(tokens: TokenVectors, text: str) -> TokenVectors:

@@ -13,7 +13,6 @@ import pytest
 import tokenizers
 
 from search.encoder import Encoder, load_encoder
-from search.encoder.head import Head
 from search.lexical import tokenize
 from search.records import Vectors
 from search.settings import load_settings
@@ -24,16 +23,13 @@ class FakeEncoder:
 
     name, fingerprint, dimension, max_tokens, folder = "fake", "fake-1", 64, 512, None
     address = "fake"
+    ends_in_pooling = True
 
     def __init__(self) -> None:
         splitter = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0}, unk_token="?"))
         splitter.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"\w{1,6}|[^\w\s]"), "isolated")
         self.tokenizer = splitter
         self.encoded: list[str] = []
-
-    @property
-    def head(self) -> Head:
-        return Head()
 
     def encode_documents(self, texts: list[str]) -> Vectors:
         self.encoded += texts

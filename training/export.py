@@ -85,7 +85,7 @@ def export_encoder(
     if recipe.kind is Kind.DENSE:
         _keep_offsets(base, work)
     if recipe.kind is not Kind.RERANK:
-        _write_prompts(work, recipe)
+        write_prompts(work, recipe)
     record = describe(recipe, run or {}, evaluation or {})
     (work / DESCRIPTION_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False), "utf-8")
     work.replace(out)
@@ -196,6 +196,8 @@ def shrink_adapter(adapter: Path | None, out: Path, *, base: Path | None = None)
     """
     from safetensors.numpy import load_file, save_file
 
+    if out.exists():
+        raise TrainingError(f"{out} is there already; remove it, or take a new --out.")
     if adapter:
         load_updates(adapter)  # refuses what cannot be merged: the copy would not show it
     out.mkdir(parents=True, exist_ok=True)
@@ -252,7 +254,8 @@ def _replace_head(adapter: Path, folder: Path, but: Sequence[str]) -> None:
     shutil.copytree(adapter, folder, dirs_exist_ok=True, ignore=unwanted)
 
 
-def _write_prompts(folder: Path, recipe: Recipe) -> None:
+def write_prompts(folder: Path, recipe: Recipe) -> None:
+    """Make the recipe's prompts those of the encoder in a folder."""
     path = folder / "config_sentence_transformers.json"
     config = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     config["prompts"] = {"query": recipe.query_prompt, "document": recipe.document_prompt}

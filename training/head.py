@@ -41,8 +41,8 @@ from training.recipe import Head
 Places = npt.NDArray[np.int64]
 
 TEXTS_PER_DATASET = 600
-"""Pairs of a dataset that are drawn, shared out evenly to its languages; at least 30 of each."""
-LEAST_PER_LANGUAGE = 30
+"""Pairs of a dataset that are drawn, shared out evenly to its languages; at least 60 of each."""
+LEAST_PER_LANGUAGE = 60
 FAMILIES_PER_DATASET = 125
 """Texts of bitext that are drawn from a dataset, each with all of its translations."""
 SHORT, LONG = 200, 1800

@@ -9,12 +9,12 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.encoder import Encoder, load_encoder
-from search.errors import RecipeError, TrainingError
+from search.errors import RecipeError, TrainingDataError, TrainingError
 from training.mixture import Batch, plan_batches
 from training.model import base_folder
 from training.neutral import build_teacher, neutral_texts
@@ -75,6 +75,8 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
 
     if options.adapter and (not recipe.lora.rank or recipe.kind is not Kind.DENSE):
         raise TrainingError("--adapter is for dense encoders trained with lora.rank above 0: leave it out")
+    if not recipe.streams and not recipe.head.hidden:
+        raise TrainingDataError("nothing to train on: the recipe has neither [[streams]] nor a [head]")
     if options.adapter and not recipe.streams:
         raise TrainingError("--adapter is where training starts, and this recipe has no [[streams]]: leave it out")
     if options.threads:
@@ -126,6 +128,9 @@ def run_base(recipe: Recipe, options: RunOptions) -> Path:
 
 def _make_base(rows: Mapping[str, Sequence[Row]], recipe: Recipe, options: RunOptions, say: Report) -> None:
     """The base with its head, once for a run."""
+    import torch
+
+    from training.export import write_prompts
     from training.head import append_head, draw_texts, fit_head
 
     folder = options.out / BASE_FOLDER
@@ -134,7 +139,7 @@ def _make_base(rows: Mapping[str, Sequence[Row]], recipe: Recipe, options: RunOp
     texts = draw_texts(rows, seed=recipe.seed)
     say(f"head: vectors of {len(texts.queries):,} queries and {len(texts.documents):,} documents ...")
     base = base_folder(recipe.base, options.encoders)
-    encoder = encoder_at(str(base), options)
+    encoder = prompted_encoder(recipe, options)
     _check_dimensions(recipe, encoder.dimension)
     head, losses = fit_head(
         texts, encoder, recipe.head, kept_mean=recipe.training.teacher_mean,
@@ -144,8 +149,19 @@ def _make_base(rows: Mapping[str, Sequence[Row]], recipe: Recipe, options: RunOp
     work = folder.with_name(f".{folder.name}-new")
     for old in (work, folder):
         shutil.rmtree(old, ignore_errors=True)
-    append_head(base, head, work)
+    with torch.random.fork_rng(devices=[]):  # a run that resumes with the head made draws the same numbers
+        append_head(base, head, work)
+    write_prompts(work, recipe)
     work.replace(folder)
+
+
+def prompted_encoder(recipe: Recipe, options: RunOptions) -> Encoder:
+    """The base, with the recipe's prompts: those that the trained encoder will have."""
+    encoder = encoder_at(str(base_folder(recipe.base, options.encoders)), options)
+    encoder.manifest = replace(
+        encoder.manifest, query_prompt=recipe.query_prompt, document_prompt=recipe.document_prompt
+    )
+    return encoder
 
 
 def _count_head(folder: Path) -> tuple[int, int]:
@@ -231,6 +247,8 @@ def _open_folder(recipe: Recipe, options: RunOptions, *, write: bool) -> None:
         raise TrainingError(
             f"{options.out} was made by another recipe ({kept}); resume with that file, or take a new --out."
         )
+    if not options.resume and (options.out / BASE_FOLDER).is_dir():
+        raise TrainingError(f"{options.out} holds a run with a head; add --resume to go on, or take a new --out.")
     if not options.resume and last_checkpoint(options.out / "checkpoints"):
         raise TrainingError(f"{options.out} holds a run with checkpoints; add --resume to go on, or take a new --out.")
     if write:
@@ -282,8 +300,9 @@ def _teacher(
 
 
 def _load_teacher(recipe: Recipe, options: RunOptions, dimension: int) -> Encoder:
-    name = recipe.base if recipe.training.teacher in (None, OWN) else recipe.training.teacher
-    if name == recipe.base:
+    own = recipe.training.teacher in (None, OWN)
+    name = recipe.training.teacher if recipe.training.teacher and not own else recipe.base
+    if own:
         encoder = encoder_at(str(run_base(recipe, options)) if recipe.head.hidden or "/" in name else name, options)
     else:
         encoder = encoder_at(str(base_folder(name, options.encoders)) if "/" in name else name, options)

@@ -14,9 +14,9 @@ from typing import Any
 
 from training.data.schema import Row
 from training.mixture import Batch, plan_batches
-from training.model import add_adapter, base_folder, count_parameters, load_base, network, peak_memory
+from training.model import add_adapter, count_parameters, load_base, network, peak_memory
 from training.neutral import neutral_texts
-from training.pipeline import RunOptions, encoder_at
+from training.pipeline import RunOptions, prompted_encoder
 from training.prepare import Prepared, prepare
 from training.recipe import Recipe, Training
 
@@ -112,7 +112,7 @@ def _plan_head(rows: Mapping[str, Sequence[Row]], recipe: Recipe, options: RunOp
     from training.head import draw_texts
 
     texts = draw_texts(rows, seed=recipe.seed)
-    encoder = encoder_at(str(base_folder(recipe.base, options.encoders)), options)
+    encoder = prompted_encoder(recipe, options)
     rng, seconds = random.Random(recipe.seed), 0.0
     for encode, side in ((encoder.encode_queries, texts.queries), (encoder.encode_documents, texts.documents)):
         sample = [text for _, text in rng.sample(side, min(HEAD_SAMPLE, len(side)))]

@@ -69,14 +69,14 @@ def head_files(folder: Path) -> list[Path]:
     """
     if not (folder / MODULES_FILE).is_file():
         return []
-    places = [folder / str(module["path"]) for module in read_modules(folder) if module.get("path")]
+    places = [folder / str(module["path"]) for module in read_modules(folder)[1:] if module.get("path")]
     files = [path for place in places if place.is_dir() for path in place.iterdir() if path.is_file()]
     return [Path(MODULES_FILE), *sorted(path.relative_to(folder) for path in files)]
 
 
 def _has_updates(adapter: Path) -> bool:
-    """Whether there are updates, or none are expected: a head may come alone."""
-    return (adapter / ADAPTER_WEIGHTS).is_file() or not head_files(adapter)
+    """Whether there are updates, or should be; a head may come alone."""
+    return any((adapter / name).is_file() for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG)) or not head_files(adapter)
 
 
 def load_updates(adapter: Path) -> dict[str, npt.NDArray[np.float32]]:

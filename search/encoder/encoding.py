@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from search.encoder.backends import Backend, TokenBackend, TokenIds, no_token_vectors
-from search.encoder.head import Head, load_head
-from search.encoder.manifest import Manifest
+from search.encoder.manifest import Manifest, read_modules
 from search.errors import EncoderError
 from search.records import Vectors
 
@@ -97,13 +96,11 @@ class Encoder:
         return self._encode(texts, self.manifest.document_prompt)
 
     @cached_property
-    def head(self) -> Head:
-        """What comes after the pooling: makes vectors like those of `encode_documents` of means over tokens.
-
-        Raises:
-            EncoderError: The encoder ends in layers that are not supported here.
-        """
-        return load_head(self.folder) if self.folder else Head()
+    def ends_in_pooling(self) -> bool:
+        """Whether a text's vector is pooled from those of its tokens as they are, and no layer comes after that."""
+        modules = read_modules(self.folder) if self.folder else []
+        names = [str(module["type"]).rpartition(".")[2] for module in modules]
+        return set(names[1:]) <= {"Pooling", "Normalize", "Dropout"}
 
     def encode_query_tokens(self, texts: Sequence[str], *, max_tokens: int | None = None) -> list[TokenVectors]:
         """Vectors of the tokens of what is searched with; see `encode_document_tokens`."""

@@ -23,7 +23,7 @@ from test_training_run import (  # noqa: F401  # fixtures
 from search.balance import LanguageMap
 from search.encoder import load_encoder
 from search.encoder.adapters import fingerprint_adapted, merge_adapter
-from search.errors import RecipeError, TrainingDataError, TrainingError
+from search.errors import EncoderError, RecipeError, TrainingDataError, TrainingError
 from search.highlight import HighlightKind, mark_passages
 from search.records import Chunk
 from search.rerank import TokenCache
@@ -209,40 +209,56 @@ def test_an_exported_checkpoint_has_the_modules_of_its_base(finished: tuple[Path
     assert (out / "modules.json").read_bytes() == (folder / BASE_FOLDER / "modules.json").read_bytes()
 
 
-def test_what_comes_after_the_pooling_is_computed_on_means_from_elsewhere(
-    finished: tuple[Path, Recipe], base: Path, cache: Path
+def test_a_finished_head_is_not_overwritten(
+    finished: tuple[Path, Recipe], base: Path, data: Path, cache: Path, tmp_path: Path
 ) -> None:
-    plain, headed = (
-        load_encoder(str(path), backend="torch", device="cpu", cache_dir=cache)
-        for path in (base, finished[0] / BASE_FOLDER)
-    )
-    for scale in (1, 7):  # of any length
-        ours = headed.head(scale * plain.encode_documents(PROBES))
-        np.testing.assert_allclose(ours, headed.encode_documents(PROBES), atol=1e-5)
-    np.testing.assert_allclose(
-        plain.head(3 * plain.encode_documents(PROBES)), plain.encode_documents(PROBES), atol=1e-6
-    )
+    recipe = make_recipe(base, **{**HEAD, "streams": [], "training.evaluate_every": 0})
+    folder, _ = run(recipe, data, cache, tmp_path / "run")
+    with pytest.raises(TrainingError, match="holds a run with a head; add --resume"):
+        run(make_recipe(base, **RESUMED), data, cache, folder)
+    with pytest.raises(TrainingError, match="is there already"):
+        shrink_adapter(None, folder / BASE_FOLDER, base=folder / BASE_FOLDER)
 
 
-@pytest.mark.parametrize(("activation", "supported"), [("Tanh", True), ("ReLU", True), ("SiLU", False)])
+def test_the_head_is_fitted_under_the_prompts_of_the_recipe(
+    base: Path, data: Path, cache: Path, tmp_path: Path
+) -> None:
+    """And its encoder has them: texts without a prompt would give other vectors."""
+    prompts = {"query_prompt": "passage: ", "document_prompt": ""}
+    recipe = make_recipe(base, **{**HEAD, **prompts, "streams": [], "training.evaluate_every": 0})
+    folder, _ = run(recipe, data, cache, tmp_path / "run")
+    encoder = load_encoder(str(folder / BASE_FOLDER), backend="torch", device="cpu", cache_dir=cache)
+    assert (encoder.manifest.query_prompt, encoder.manifest.document_prompt) == ("passage: ", "")
+    other = run(make_recipe(base, **{**HEAD, "streams": [], "training.evaluate_every": 0}), data, cache, tmp_path / "o")
+    heads = [path / BASE_FOLDER / "3_Dense" / "model.safetensors" for path in (folder, other[0])]
+    assert heads[0].read_bytes() != heads[1].read_bytes()
+
+
+def test_a_lost_adapter_is_no_head_alone(finished: tuple[Path, Recipe], base: Path, tmp_path: Path) -> None:
+    folder, _ = finished
+    small = shrink_adapter(folder / "adapter", tmp_path / "small", base=folder / BASE_FOLDER)
+    (small / "adapter_model.safetensors").unlink()
+    with pytest.raises(EncoderError, match="install the package again"):
+        fingerprint_adapted("base", small)
+
+
 def test_sentences_are_marked_with_an_encoder_whose_vectors_are_smaller_than_its_tokens(
-    base: Path, cache: Path, tmp_path: Path, activation: str, supported: bool
+    base: Path, cache: Path, tmp_path: Path
 ) -> None:
-    """As distiluse's, which end in a dense layer; where it cannot be computed, a note says so and words are marked."""
-    import torch
+    """As distiluse's, which end in a dense layer: means over tokens are then no vectors of sentences."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Dense
 
-    modules = [
-        *SentenceTransformer(str(base), device="cpu"),
-        Dense(32, 8, activation_function=getattr(torch.nn, activation)()),
-    ]
+    modules = [*SentenceTransformer(str(base), device="cpu"), Dense(32, 8)]
     SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(tmp_path / "small"), create_model_card=False)
     encoder = load_encoder(str(tmp_path / "small"), backend="torch", device="cpu", cache_dir=cache)
     assert encoder.dimension == 8
-    chunk = Chunk("d", 0, "dog cat river. moon moon house. stone bread tree.", lang="en", script="Latn")
+    text = "dog cat river. moon moon house. stone bread tree."
+    chunk = Chunk("d", 0, text, lang="en", script="Latn")
     (found,), notes = mark_passages("moon", [chunk], lambda: TokenCache(encoder), LanguageMap.identity(8))
-    kinds = {mark.kind for mark in found}
-    assert (HighlightKind.SENTENCE in kinds) is supported
-    assert bool(notes) is not supported
-    assert HighlightKind.MATCH in kinds
+    (sentence,) = [mark for mark in found if mark.kind is HighlightKind.SENTENCE]
+    asked = encoder.encode_queries(["moon"])[0]
+    sentences = ["dog cat river.", "moon moon house.", "stone bread tree."]
+    best = sentences[int((encoder.encode_documents(sentences) @ asked).argmax())]
+    assert text[sentence.start : sentence.end] == best
+    assert not notes

@@ -70,7 +70,7 @@ def test_the_shipped_recipes_are_the_known_ones() -> None:
             'name = "r"\n[[streams]]\nobjective = "translate"\n',
             "streams.0.objective: Input should be 'retrieval', 'bitext'",
         ),
-        ('name = "r"\nstreams = []\n', "streams: Tuple should have at least 1 item"),
+        ('name = "r"\nstreams = []\n', "a recipe needs [[streams]] to train on, or a [head] to fit"),
         ('name = "../r"\n[[streams]]\nobjective = "nli"\n', "name: String should match pattern"),
         ("seed = -1\n" + SMALL, "seed: Input should be greater than or equal to 0"),
         ("name = ", "not TOML"),

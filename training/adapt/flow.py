@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.balance import OFFSETS_FILE, load_offsets
 from search.encoder import load_encoder
-from search.errors import RecipeError, TrainingError
+from search.errors import RecipeError, TrainingDataError, TrainingError
 from search.records import Vectors
 from search.settings import Settings
 from training.adapt.corpus import Corpus, check_corpus, embedded_settings, read_corpus
@@ -36,8 +36,8 @@ from training.adapt.schedule import Budget, choose_steps, fill_recipe
 from training.adapt.split import choose_held_out
 from training.adapt.verdict import Comparison, Verdict, as_record, compare, decide
 from training.export import DESCRIPTION_FILE, export_encoder
-from training.model import base_folder, peak_memory
-from training.pipeline import RUN_FILE, Report, RunOptions, run_recipe
+from training.model import peak_memory
+from training.pipeline import RUN_FILE, Report, RunOptions, run_base, run_recipe
 from training.recipe import Kind, Recipe, load_recipe
 from training.run import CHECKPOINTS, last_checkpoint, quiet_training
 
@@ -222,6 +222,10 @@ def _plan(
 ) -> Recipe:  # fmt: skip
     """The recipe with its number of steps; that of an adaptation that was cut off stays as it is."""
     kept = options.work / PLAN_FILE
+    if not recipe.streams:
+        raise TrainingDataError(
+            "nothing to train on: the recipe has no [[streams]] for which these documents have data"
+        )
     if not kept.is_file():
         progress("measuring a few steps", 0, 1)
         with quiet_training():
@@ -244,8 +248,7 @@ def _train(options: AdaptOptions, recipe: Recipe, settings: Settings, report: Re
     with quiet_training():
         run = run_recipe(recipe, run_options, report=report, progress=advance)
     described = json.loads((run / RUN_FILE).read_text("utf-8"))
-    base = base_folder(recipe.base, settings.encoders_folder)
-    return export_encoder(run / "adapter", base, folder, recipe=recipe, run=described)
+    return export_encoder(run / "adapter", run_base(recipe, run_options), folder, recipe=recipe, run=described)
 
 
 def _publish(
