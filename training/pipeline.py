@@ -91,6 +91,7 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
     steps = recipe.training.steps if recipe.streams else 0
     batches = plan_batches(prepared.rows, recipe.streams, steps=steps, seed=recipe.seed)
     if recipe.head.hidden and processes.is_first:
+        _write_run_file(recipe, options, prepared, batches, (0, 0))  # what is resumed is known by it
         _make_base(prepared.rows, recipe, options, say)
     processes.wait()
     if not recipe.streams:

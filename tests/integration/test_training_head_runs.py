@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -207,6 +208,27 @@ def test_an_exported_checkpoint_has_the_modules_of_its_base(finished: tuple[Path
     checkpoint = max((folder / "checkpoints").glob("checkpoint-*"))
     out = export_encoder(checkpoint, folder / BASE_FOLDER, tmp_path / "encoder", recipe=recipe)
     assert (out / "modules.json").read_bytes() == (folder / BASE_FOLDER / "modules.json").read_bytes()
+
+
+def test_a_head_is_not_kept_for_other_data(
+    base: Path, data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that ended after its head was made and before its first step."""
+    recipe = make_recipe(base, **RESUMED, **HEAD)
+
+    def stop(*_: object, **__: object) -> None:
+        raise Stopped
+
+    with monkeypatch.context() as patched:
+        patched.setattr("training.model.load_base", stop)
+        with pytest.raises(Stopped):
+            run(recipe, data, cache, tmp_path / "run")
+    fewer = tmp_path / "fewer"
+    fewer.mkdir()
+    with gzip.open(data / "made.jsonl.gz", "rb") as file, gzip.open(fewer / "made.jsonl.gz", "wb") as kept:
+        kept.writelines(list(file)[:-40])
+    with pytest.raises(TrainingError, match="other data"):
+        run(recipe, fewer, cache, tmp_path / "run", resume=True)
 
 
 def test_a_finished_head_is_not_overwritten(
