@@ -8,6 +8,7 @@ import queue
 import shutil
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ PROBE_COSINE = 0.999
 SHAPES_KEPT = 100
 """Code for so many shapes of batches is kept. By default it is 5,000, each of 1 MB: a server that runs for long grows
 by gigabytes. With 100 it grows by 120 MB, for 4 % more time where every batch has another shape."""
+_importing = threading.Lock()
 
 
 class OpenVinoBackend:
@@ -83,15 +85,22 @@ class OpenVinoBackend:
 
 
 def import_openvino() -> Any:
-    """The module, imported so that it reports nothing: by default it sends usage data to its maker on import."""
-    if "openvino" not in sys.modules:
-        blocked = sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: not importable
-        try:
-            import openvino  # noqa: F401
-        finally:
-            if blocked is None:
-                del sys.modules["openvino_telemetry"]
-    return sys.modules["openvino"]
+    """The module, imported so that it reports nothing, by default it sends usage data to its maker, and for threads.
+
+    Its table of NumPy's types is filled at first use, in which two threads would wait for each other for ever: one
+    for the interpreter, with the table's lock, the other for the table. So it is filled here, by one.
+    """
+    with _importing:
+        if "openvino" not in sys.modules:
+            blocked = sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # not importable
+            try:
+                import openvino  # noqa: F401
+            finally:
+                if blocked is None:
+                    del sys.modules["openvino_telemetry"]
+        module = sys.modules["openvino"]
+        module.Type.f32.to_dtype()
+        return module
 
 
 def load_openvino(folder: Path, target: Path, *, name: str, threads: int | None = None) -> OpenVinoBackend:

@@ -159,6 +159,22 @@ def test_openvino_is_imported_without_its_usage_reports() -> None:
     assert result.stdout.strip() == "[]"
 
 
+def test_threads_that_use_openvino_first_do_not_wait_for_each_other() -> None:
+    """Whether they do is chance: without what the import prepares, about every second of these processes hangs."""
+    code = (
+        "import sys, threading; from search.encoder.openvino_backend import import_openvino;"
+        "numpy_type = import_openvino().Type.i64.to_dtype; sys.setswitchinterval(1e-6); start = threading.Barrier(8);"
+        "threads = [threading.Thread(target=lambda: (start.wait(), numpy_type()), daemon=True) for _ in range(8)];"
+        "[thread.start() for thread in threads]; [thread.join() for thread in threads]"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
+    try:
+        assert [process.wait(timeout=120) for process in processes] == [0] * 4
+    finally:
+        for process in processes:
+            process.kill()
+
+
 def test_vectors_have_unit_length_and_the_callers_order(tiny: Encoder) -> None:
     vectors = tiny.encode_documents(TEXTS)
     assert vectors.shape == (len(TEXTS), tiny.dimension)
