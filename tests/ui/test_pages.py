@@ -12,8 +12,8 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from ui import corpus, jobs
-from ui.components import controls
 from ui.messages import LANGUAGES, load_messages
+from ui.views import search_page
 
 pytestmark = pytest.mark.usefixtures("home", "on_sample")
 
@@ -37,9 +37,11 @@ def html(app: AppTest) -> str:
 
 def test_a_question_in_one_language_finds_a_document_in_another() -> None:
     app = open_page()
+    assert 'class="hero"' in html(app)
     app.text_input(key="q").set_value(QUERY).run()
     assert not app.exception
     drawn = html(app)
+    assert 'class="hero"' not in drawn  # from the first question on there is room for hits
     assert drawn.index("温泉の入り方") < drawn.index("</article>")  # the first hit
     assert 'lang="ja"' in drawn
     assert '<mark class="sentence">' in drawn
@@ -48,7 +50,7 @@ def test_a_question_in_one_language_finds_a_document_in_another() -> None:
 
 def test_what_is_typed_while_the_first_page_is_still_drawn_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as cut:  # Streamlit cuts a run off when the reader acts: here once the field is drawn
-        cut.setattr(controls, "request_of_widgets", lambda _: st.stop())
+        cut.setattr(search_page, "commit", lambda _: st.stop())
         app = open_page()
     app.text_input(key="q").set_value("water").run()
     assert app.text_input(key="q").value == "water"

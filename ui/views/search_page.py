@@ -24,8 +24,8 @@ from ui.state import Request, begin, commit, current_request, set_widgets
 
 def draw_search(library: Library, say: Speaker) -> None:
     """The whole page."""
-    start = begin("search")
-    if not start.q:
+    request = controls.request_of_widgets(begin("search"))
+    if not request.q:
         draw(tag("div", tag("h1", "Panlingua", class_="brand"), tag("p", say("search.lead")), class_="hero"))
     else:
         draw(tag("h1", say("page.search"), class_="sr-only"))
@@ -33,7 +33,6 @@ def draw_search(library: Library, say: Speaker) -> None:
         say("search.field"), key="q", placeholder=say("search.placeholder"), label_visibility="collapsed",
         type="search", icon=":material/search:", on_change=_asked, autocomplete="off",
     )  # fmt: skip
-    request = controls.request_of_widgets(start)
     commit(request)
     if not request.q and not request.like:
         controls.draw_controls(library, request, resources.facets(library, library.state), say)
