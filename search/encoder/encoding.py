@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +54,7 @@ class Encoder:
         backend: Backend,
         folder: Path | None = None,
         address: str = "",
+        cut: Callable[[list[str]], list[list[int]]] | None = None,
     ) -> None:
         self.manifest = manifest
         self.folder = folder
@@ -62,6 +63,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.backend = backend
         self._pad_id = pad_id
+        self._cut = cut
         self._special_tokens = tokenizer.num_special_tokens_to_add(False)
 
     def __repr__(self) -> str:
@@ -167,6 +169,8 @@ class Encoder:
             yield rows, token_ids, mask
 
     def _tokenize(self, texts: list[str]) -> list[list[int]]:
+        if self._cut:
+            return [ids[: self.max_tokens] or [self._pad_id] for ids in self._cut(texts)]
         encodings = self.tokenizer.encode_batch_fast(texts)
         return [
             (encoding.ids or [self._pad_id]) if len(encoding) <= self.max_tokens else self._truncate(text)

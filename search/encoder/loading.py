@@ -34,6 +34,7 @@ from search.encoder.manifest import (
     write_manifest,
 )
 from search.encoder.openvino_backend import load_openvino
+from search.encoder.unigram_pieces import unigram_pieces
 from search.errors import EncoderError
 from search.settings import DEFAULT_ENCODER, default_home
 
@@ -83,7 +84,8 @@ def load_encoder(
     runs = load_backend(backend, folder, graph_folder=graph_folder, device=device, threads=threads)
     is_named = name_or_path in (*ADAPTED, *HUB_IDS) or not Path(name_or_path).expanduser().is_dir()
     address = name_or_path if is_named else str(folder.resolve())
-    return Encoder(manifest, tokenizer=tokenizer, pad_id=pad_id, backend=runs, folder=folder, address=address)
+    cut = unigram_pieces(tokenizer, threads) if is_static(folder) else None
+    return Encoder(manifest, tokenizer=tokenizer, pad_id=pad_id, backend=runs, folder=folder, address=address, cut=cut)
 
 
 def load_backend(name: str, folder: Path, *, graph_folder: Path, device: str | None, threads: int | None) -> Backend:
