@@ -247,6 +247,12 @@ def ranking_loss(
     return torch.stack(terms).mean()
 
 
+def head_size(dimension: int, hidden: int) -> int:
+    """Parameters of a head of `hidden` units over vectors of `dimension`, with those that only pass these on."""
+    inner = hidden + 2 * dimension
+    return inner * (2 * dimension + 1) + dimension
+
+
 def append_head(base: Path, head: HeadNetwork, folder: Path) -> None:
     """Copy the encoder in `base` into the empty `folder`, with the head as modules after its own."""
     from sentence_transformers.sentence_transformer.modules import Dense, Normalize

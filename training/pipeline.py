@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.balance import OFFSETS_FILE
 from search.encoder import Encoder, load_encoder
 from search.errors import RecipeError, TrainingDataError, TrainingError
 from training.mixture import Batch, plan_batches
@@ -96,7 +97,8 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
     processes.wait()
     if not recipe.streams:
         if processes.is_first:
-            _write_run_file(recipe, options, prepared, batches, _count_head(options.out / BASE_FOLDER))
+            sizes = count_weights(options.out / BASE_FOLDER), _count_head(recipe, options)
+            _write_run_file(recipe, options, prepared, batches, sizes)
         return options.out
     model = load_base(recipe, options.encoders, folder=run_base(recipe, options), device=options.device)
     if recipe.training.matryoshka:
@@ -109,7 +111,7 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
     total, trained = count_parameters(model)
     say(f"{total:,} parameters, {trained:,} trained; {len(batches)} steps")
     if processes.is_first:
-        _write_run_file(recipe, options, prepared, batches, (total, trained))
+        _write_run_file(recipe, options, prepared, batches, (total, trained + _count_head(recipe, options)))
     build = build_reranking_evaluator if recipe.kind is Kind.RERANK else build_evaluator
     evaluator = build(prepared.dev, recipe) if recipe.training.evaluate_every else None
     train(
@@ -165,16 +167,22 @@ def prompted_encoder(recipe: Recipe, options: RunOptions) -> Encoder:
     return encoder
 
 
-def _count_head(folder: Path) -> tuple[int, int]:
-    """All parameters of an encoder, and those after its network."""
+def count_weights(folder: Path) -> int:
+    """All parameters of the encoder in a folder."""
     from safetensors import safe_open
 
-    sizes: dict[bool, int] = {False: 0, True: 0}
-    for path in folder.rglob("*.safetensors"):
+    count = 0
+    for path in set(folder.rglob("*.safetensors")) - {folder / OFFSETS_FILE}:
         with safe_open(path, "np") as file:
-            shapes = [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118  # not a mapping
-        sizes[path.parent != folder] += sum(math.prod(shape) for shape in shapes)
-    return sum(sizes.values()), sizes[True]
+            count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118  # no mapping
+    return count
+
+
+def _count_head(recipe: Recipe, options: RunOptions) -> int:
+    """Parameters of the run's head."""
+    if not recipe.head.hidden:
+        return 0
+    return count_weights(options.out / BASE_FOLDER) - count_weights(base_folder(recipe.base, options.encoders))
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from typing import Any
 
 from training.data.schema import Row
 from training.mixture import Batch, plan_batches
-from training.model import add_adapter, count_parameters, load_base, network, peak_memory
+from training.model import add_adapter, base_folder, count_parameters, load_base, peak_memory
 from training.neutral import neutral_texts
-from training.pipeline import RunOptions, prompted_encoder
-from training.prepare import Prepared, prepare
+from training.pipeline import RunOptions, count_weights, prompted_encoder
+from training.prepare import prepare
 from training.recipe import Recipe, Training
 
 HEAD_SAMPLE = 256
@@ -83,14 +83,17 @@ def plan_run(recipe: Recipe, options: RunOptions, *, samples: int = 3) -> Plan:
         TrainingError: A step does not fit into memory.
     """
     prepared = prepare(recipe.data, options.data, held_out=None, seed=recipe.seed)
-    head = _plan_head(prepared.rows, recipe, options) if recipe.head.hidden else (0, 0.0)
+    texts, head_seconds, head = _plan_head(prepared.rows, recipe, options) if recipe.head.hidden else (0, 0.0, 0)
     if not recipe.streams:
-        return _plan_of_head(prepared, recipe, options, head)
+        return Plan(
+            count_weights(base_folder(recipe.base, options.encoders)) + head, head, 0, 0.0, peak_memory(), "cpu",
+            sum(map(len, prepared.rows.values())), len(prepared.statistics.languages), (), texts, head_seconds,
+        )  # fmt: skip
     batches = plan_batches(prepared.rows, recipe.streams, steps=recipe.training.steps, seed=recipe.seed)
     chosen = choose_samples(batches, samples + 1)
     model = load_base(recipe, options.encoders, device=options.device)
     add_adapter(model, recipe.lora)
-    parameters = count_parameters(model)
+    parameters, trained = count_parameters(model)
     seconds = _time_steps(model, chosen, recipe)
     steps = Counter(batch.stream for batch in batches)
     streams = tuple(
@@ -102,14 +105,14 @@ def plan_run(recipe: Recipe, options: RunOptions, *, samples: int = 3) -> Plan:
     )  # fmt: skip
     total = sum(stream.steps * stream.seconds_per_step for stream in streams)
     return Plan(
-        *parameters, len(batches), total, peak_memory(), str(model.device),
-        sum(map(len, prepared.rows.values())), len(prepared.statistics.languages), streams, *head,
+        parameters + head, trained + head, len(batches), total, peak_memory(), str(model.device),
+        sum(map(len, prepared.rows.values())), len(prepared.statistics.languages), streams, texts, head_seconds,
     )  # fmt: skip
 
 
-def _plan_head(rows: Mapping[str, Sequence[Row]], recipe: Recipe, options: RunOptions) -> tuple[int, float]:
-    """Texts of the head, and seconds for their vectors, from a sample of both sides."""
-    from training.head import draw_texts
+def _plan_head(rows: Mapping[str, Sequence[Row]], recipe: Recipe, options: RunOptions) -> tuple[int, float, int]:
+    """Texts of the head, seconds for their vectors, from a sample of both sides, and the head's parameters."""
+    from training.head import draw_texts, head_size
 
     texts = draw_texts(rows, seed=recipe.seed)
     encoder = prompted_encoder(recipe, options)
@@ -120,19 +123,8 @@ def _plan_head(rows: Mapping[str, Sequence[Row]], recipe: Recipe, options: RunOp
             start = time.perf_counter()
             encode(sample[: None if timed else 8])
             seconds += timed * (time.perf_counter() - start) * len(side) / max(len(sample), 1)
-    return len(texts.queries) + len(texts.documents), seconds
-
-
-def _plan_of_head(prepared: Prepared, recipe: Recipe, options: RunOptions, head: tuple[int, float]) -> Plan:
-    """Of a recipe without streams."""
-    model = load_base(recipe, options.encoders, device="cpu")
-    size = int(getattr(network(model).config, "hidden_size", 0))
-    inner, own = recipe.head.hidden + 2 * size, count_parameters(model)[0]
-    trained = inner * (2 * size + 1) + size
-    return Plan(
-        own + trained, trained, 0, 0.0, peak_memory(), str(model.device),
-        sum(map(len, prepared.rows.values())), len(prepared.statistics.languages), (), *head,
-    )  # fmt: skip
+    size = head_size(encoder.dimension, recipe.head.hidden)
+    return len(texts.queries) + len(texts.documents), seconds, size
 
 
 def choose_samples(batches: list[Batch], count: int) -> list[Batch]:

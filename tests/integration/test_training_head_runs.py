@@ -24,6 +24,7 @@ from test_training_run import (  # noqa: F401  # fixtures
 from search.balance import LanguageMap
 from search.encoder import load_encoder
 from search.encoder.adapters import fingerprint_adapted, merge_adapter
+from search.encoder.loading import drop_special_tokens
 from search.errors import EncoderError, RecipeError, TrainingDataError, TrainingError
 from search.highlight import HighlightKind, mark_passages
 from search.records import Chunk
@@ -34,6 +35,7 @@ from training.model import add_adapter, load_base
 from training.pipeline import BASE_FOLDER, RunOptions
 from training.plan import plan_run, render_plan
 from training.recipe import Recipe
+from training.static import write_static
 
 # ruff: noqa: F811  # fixtures of another file
 
@@ -192,6 +194,33 @@ def test_a_recipe_without_streams_fits_the_head_alone(base: Path, data: Path, ca
         run(recipe, data, cache, tmp_path / "other", adapter=folder)
     with pytest.raises(RecipeError, match=r"\[\[streams\]\] to train on, or a \[head\]"):
         make_recipe(base, streams=[])
+
+
+def test_a_plan_counts_the_head_as_its_run_does(
+    finished: tuple[Path, Recipe], data: Path, cache: Path, tmp_path: Path
+) -> None:
+    folder, recipe = finished
+    options = RunOptions(data=data, out=tmp_path / "plan", encoders=cache, device="cpu", backend="torch", threads=1)
+    plan = plan_run(recipe, options, samples=1)
+    record = json.loads((folder / "run.json").read_text("utf-8"))
+    assert (record["parameters"], record["trained_parameters"]) == (plan.parameters, plan.trained_parameters)
+
+
+def test_a_table_may_be_the_base_of_a_head(base: Path, data: Path, cache: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    drop_special_tokens(tokenizer)
+    table = np.random.default_rng(0).standard_normal((tokenizer.get_vocab_size(), 32)).astype(np.float32)
+    write_static(table, tokenizer, tmp_path / "table", record={})
+    recipe = make_recipe(tmp_path / "table", **{**HEAD, "streams": [], "training.evaluate_every": 0})
+    options = RunOptions(data=data, out=tmp_path / "plan", encoders=cache, device="cpu", backend="torch", threads=1)
+    plan = plan_run(recipe, options)
+    folder, _ = run(recipe, data, cache, tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text("utf-8"))
+    assert (record["parameters"], record["trained_parameters"]) == (plan.parameters, plan.trained_parameters)
+    assert plan.parameters - plan.trained_parameters == table.size
+    assert load_encoder(str(folder / BASE_FOLDER), cache_dir=cache).encode_queries(PROBES).shape == (len(PROBES), 32)
 
 
 def test_streams_without_data_are_refused_before_the_head_is_fitted(
