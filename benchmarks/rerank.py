@@ -67,8 +67,9 @@ def measure(engine: Engine, collection: Collection, reranker: str) -> dict[str, 
         result = engine.search(text, k=DEPTH, rerank=reranker, fold=False)
         hits = result.hits
         taken[lang].append(result.timings_ms["total"])
-        ranked = [hit.document_id.split("#", 1)[-1] for hit in hits]
         relevant = collection.qrels[query]
+        ids = [hit.document_id for hit in hits]  # those of a set in one file begin with the file's name
+        ranked = [found if found in relevant else found.split("#", 1)[-1] for found in ids]
         sums["map@100"].append(average_precision(ranked, relevant))
         sums["ndcg@10"].append(ndcg_at_k(ranked, relevant, 10))
         sums["own@10"].append(own_language_share([hit.chunk.lang for hit in hits], lang))
