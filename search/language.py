@@ -134,11 +134,6 @@ class LanguageDetector:
         """Language of a passage. In doubt between common ones, 60 letters or more also go to the slow engine."""
         return self._detect(text, self._languages, second_opinion=True)
 
-    def detect_batch(self, texts: Iterable[str]) -> list[Detection]:
-        """Language of each passage; equal passages are looked at once."""
-        seen: dict[str, Detection] = {}
-        return [seen[text] if text in seen else seen.setdefault(text, self.detect(text)) for text in texts]
-
     def detect_query(
         self, text: str, among: Collection[str] | None = None, *, likelier: Collection[str] = ()
     ) -> Detection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from itertools import chain
@@ -203,8 +203,3 @@ def build_evaluator(
 def _document_id(row: RetrievalRow) -> str:
     text = f"{row.lang_doc}\t{row.positive}"
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
-
-
-def describe_rows(rows: Mapping[str, Sequence[Row]]) -> dict[str, int]:
-    """Rows by dataset."""
-    return {name: len(members) for name, members in sorted(rows.items())}

@@ -12,8 +12,9 @@ from typing import Any, Literal, overload
 
 from search.errors import EvaluationError
 
-TEXT_COLUMNS = frozenset(("_id", "lang", "text", "text_a", "text_b"))
+TEXT_COLUMNS = frozenset(("_id", "lang", "text", "text_a", "text_b", "query"))
 PAIR_COLUMNS = frozenset(("langs", "texts"))
+LIST_COLUMNS = frozenset(("positives", "negatives"))
 
 
 @overload
@@ -77,12 +78,18 @@ def _check_row(place: str, row: object, columns: Sequence[str]) -> None:
             raise EvaluationError(f"{place}: {name} must be a string, got {value!r:.60}")
         if name in PAIR_COLUMNS and not _is_pair(value):
             raise EvaluationError(f"{place}: {name} must be a list of two strings, got {value!r:.60}")
+        if name in LIST_COLUMNS and not _is_filled(value):
+            raise EvaluationError(f"{place}: {name} must be a list of one string or more, got {value!r:.60}")
         if name == "score" and not _is_number(value):
             raise EvaluationError(f"{place}: score must be a number, got {value!r:.60}")
 
 
 def _is_pair(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(part, str) for part in value)
+
+
+def _is_filled(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(part, str) for part in value)
 
 
 def _is_number(value: object) -> bool:

@@ -13,7 +13,7 @@ from training.evaluation.alignment import mexa
 from training.evaluation.bitext import match_translations, mining_f1, ratio_margins
 from training.evaluation.labels import probe_accuracy, v_measure
 from training.evaluation.pairs import pair_average_precision, pair_cosines, spearman
-from training.evaluation.reranking import reranking_map
+from training.evaluation.reranking import reranking_precisions
 from training.evaluation.retrieval import score_retrieval, search_exact
 from training.evaluation.sets import Document, Query, RetrievalSet
 
@@ -125,14 +125,14 @@ def test_cosines_of_pairs_do_not_depend_on_length() -> None:
     np.testing.assert_allclose(pair_cosines(first, second), [1.0, math.sqrt(0.5)], rtol=1e-6)
 
 
-def test_reranking_map() -> None:
+def test_reranking_precisions() -> None:
     query = np.array([[1.0, 0.0]], np.float32)
     positives, negatives = np.eye(2, dtype=np.float32), np.array([[0.6, 0.8]], np.float32)
-    assert reranking_map(query, [positives], [negatives]) == pytest.approx(5 / 6)
-    assert reranking_map(query, [positives[:1]], [positives[:1]]) == 0.5  # a tie counts against the encoder
-    assert reranking_map(query, [positives[:1]], [negatives[:0]]) == 1.0
+    assert reranking_precisions(query, [positives], [negatives]) == pytest.approx([5 / 6])
+    assert reranking_precisions(query, [positives[:1]], [positives[:1]]) == [0.5]  # a tie counts against the encoder
+    assert reranking_precisions(query, [positives[:1]], [negatives[:0]]) == [1.0]
     with pytest.raises(EvaluationError, match="query 0 has no positives"):
-        reranking_map(query, [positives[:0]], [negatives])
+        reranking_precisions(query, [positives[:0]], [negatives])
 
 
 def test_clusters_and_probe_of_separate_classes() -> None:

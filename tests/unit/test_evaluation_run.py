@@ -23,6 +23,7 @@ from training.evaluation.report import write_report
 from training.evaluation.results import Kind, load_evaluations, save_evaluations
 from training.evaluation.sets import (
     BitextSet,
+    Candidates,
     Document,
     GradedPair,
     LabelledSet,
@@ -30,9 +31,11 @@ from training.evaluation.sets import (
     PairSet,
     Query,
     RelatedPair,
+    RerankingSet,
     RetrievalSet,
     StsSet,
     Translation,
+    limit_set,
 )
 from training.evaluation.vectors import AffineEncoder, CachedEncoder, fit_affine
 
@@ -186,6 +189,31 @@ def test_the_other_kinds() -> None:
     assert labelled.notes == ("too few texts or labels, left out: th",)
     assert pairs.figures["ap"] == pytest.approx(1.0)
     assert pairs.figures["chance"] == pytest.approx(4 / 9)
+
+
+def test_reranking_by_language() -> None:
+    """A strong bias puts the negative in the query's own language first, unless the positive is in it too."""
+    rows = (
+        Candidates("ar", "ar 1", ("th 1",), ("ar 2", "en 3")),
+        Candidates("ar", "ar 1", ("ar 1",), ("ar 2", "en 3")),
+        Candidates("en", "en 4", ("th 4", "ar 4"), ("en 5",)),
+    )
+    (result,) = evaluate(encoder := BiasedEncoder(2.0), [RerankingSet("candidates", rows)]).results
+    assert (result.kind, result.main) == (Kind.RERANKING, "map")
+    assert result.units.values["map"] == pytest.approx((1 / 2, 1, (1 / 2 + 2 / 3) / 2))
+    assert result.groups["language"]["ar"] == {"map": pytest.approx(0.75), "queries": 2}
+    assert result.figures["map"] == pytest.approx((1.5 + 7 / 12) / 3)
+    assert set(encoder.asked) == {"ar 1", "en 4"}
+    neutral = evaluate(BiasedEncoder(0.1), [RerankingSet("candidates", rows)])
+    assert neutral.results[0].figures["map"] == 1.0
+    assert compare(evaluate(BiasedEncoder(2.0), [RerankingSet("candidates", rows)]), neutral).of("candidates", "map")
+
+
+def test_limits_keep_queries_of_every_language() -> None:
+    rows = tuple(Candidates(lang, f"{lang} {i}", (f"{lang} {i}",), ("en 0",)) for lang in LANGS for i in range(1, 6))
+    kept = limit_set(RerankingSet("candidates", rows), 2)
+    assert isinstance(kept, RerankingSet)
+    assert [row.lang for row in kept.rows] == [lang for lang in LANGS for _ in range(2)]
 
 
 def test_each_text_is_encoded_once_and_with_the_right_prompt() -> None:

@@ -12,8 +12,10 @@ import pytest
 from search.errors import EvaluationError
 from training.evaluation.sets import (
     BitextSet,
+    Candidates,
     LabelledSet,
     PairSet,
+    RerankingSet,
     RetrievalSet,
     StsSet,
     find_sets,
@@ -91,10 +93,14 @@ def test_other_kinds_by_file_name(tmp_path: Path) -> None:
     ]
     write_rows(tmp_path / "3/clustering.jsonl", rows)
     write_rows(tmp_path / "4/nli.jsonl", [{"lang": "ko", "text_a": "a", "text_b": "b", "label": "entailment"}])
+    write_rows(
+        tmp_path / "5/reranking.jsonl",
+        [{"lang": "ja", "query": "湯", "positives": ["温泉"], "negatives": ["猫", "犬"]}],
+    )
     (tmp_path / "notes").mkdir()
-    assert [folder.name for folder in find_sets(tmp_path)] == ["1", "2", "3", "4"]
+    assert [folder.name for folder in find_sets(tmp_path)] == ["1", "2", "3", "4", "5"]
     assert find_sets(tmp_path / "2") == [tmp_path / "2"]
-    bitext, sts, labelled, pairs = (load_set(folder) for folder in find_sets(tmp_path))
+    bitext, sts, labelled, pairs, reranking = (load_set(folder) for folder in find_sets(tmp_path))
     assert isinstance(bitext, BitextSet)
     assert (bitext.rows[0].pair, bitext.rows[0].texts) == ("deu-eng", ("Hund", "dog"))
     assert isinstance(sts, StsSet)
@@ -105,6 +111,18 @@ def test_other_kinds_by_file_name(tmp_path: Path) -> None:
     assert [(row.label, row.split, row.key) for row in labelled.rows][2] == ("x", "", "7")
     assert isinstance(pairs, PairSet)
     assert pairs.rows[0].entailed
+    assert isinstance(reranking, RerankingSet)
+    assert reranking.rows == (Candidates("ja", "湯", ("温泉",), ("猫", "犬")),)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("positives", []), ("negatives", "猫"), ("negatives", [1])], ids=["none", "text", "number"]
+)
+def test_candidates_are_lists_of_texts(tmp_path: Path, column: str, value: object) -> None:
+    row = {"lang": "ja", "query": "湯", "positives": ["温泉"], "negatives": ["猫"], column: value}
+    write_rows(tmp_path / "set/reranking.jsonl", [row])
+    with pytest.raises(EvaluationError, match=f"reranking.jsonl:1: {column} must be a list of one string or more"):
+        load_set(tmp_path / "set")
 
 
 @pytest.mark.parametrize(

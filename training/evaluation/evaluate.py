@@ -14,13 +14,13 @@ from search.settings import version
 from training.evaluation.results import Evaluation, Kind, SetResult
 from training.evaluation.scoring import score_set
 from training.evaluation.sets import EvaluationSet, limit_set
-from training.evaluation.vectors import AffineEncoder, CachedEncoder, Progress, TextEncoder
+from training.evaluation.vectors import CachedEncoder, Progress, TextEncoder
 
 logger = logging.getLogger(__name__)
 
 COMPARED = frozenset(
     ("ndcg@10", "map@100", "recall@20", "own@10", "same_ndcg@10", "cross_ndcg@10", "f1", "accuracy", "spearman",
-     "v_measure", "probe_en", "ap")
+     "v_measure", "probe_en", "ap", "map")
 )  # fmt: skip
 
 
@@ -68,19 +68,6 @@ def evaluate(
     """
     cached = CachedEncoder(encoder, cache, progress)
     return evaluate_variants([cached], sets, limit=limit)[0]
-
-
-def evaluate_with_affine(
-    encoder: TextEncoder,
-    sets: Iterable[EvaluationSet],
-    *,
-    limit: int | None = None,
-    cache: Path | None = None,
-    progress: Progress | None = None,
-) -> list[Evaluation]:
-    """As `evaluate`, plain and with the language map that the engine would use, for the price of one."""
-    cached = CachedEncoder(encoder, cache, progress)
-    return evaluate_variants([cached, AffineEncoder.as_engine(cached)], sets, limit=limit)
 
 
 def evaluate_variants(

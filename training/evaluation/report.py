@@ -16,6 +16,7 @@ SHOWN: Mapping[Kind, tuple[str, ...]] = {
     Kind.STS: ("spearman", "spearman_same", "spearman_cross"),
     Kind.LABELLED: ("v_measure", "probe", "probe_en"),
     Kind.PAIRS: ("ap", "chance"),
+    Kind.RERANKING: ("map",),
 }
 """Figures of the first table, by kind of set."""
 SHOWN_BY_GROUP: Mapping[Kind, tuple[str, ...]] = {
@@ -24,6 +25,7 @@ SHOWN_BY_GROUP: Mapping[Kind, tuple[str, ...]] = {
     Kind.STS: ("spearman",),
     Kind.LABELLED: ("v_measure", "probe_en"),
     Kind.PAIRS: ("ap", "chance"),
+    Kind.RERANKING: ("map",),
 }
 COUNTS = ("queries", "pairs", "texts")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from search.errors import EvaluationError
 from search.evaluation.metrics import average_precision
@@ -12,8 +13,10 @@ from search.records import Vectors
 from training.evaluation.retrieval import top_rows
 
 
-def reranking_map(queries: Vectors, positives: Sequence[Vectors], negatives: Sequence[Vectors]) -> float:
-    """Mean average precision of each query's own positives ranked among its own negatives, in [0, 1].
+def reranking_precisions(
+    queries: Vectors, positives: Sequence[Vectors], negatives: Sequence[Vectors]
+) -> npt.NDArray[np.float64]:
+    """Average precision (Q,) of each query's own positives ranked among its own negatives, in [0, 1].
 
     A tie counts against the encoder: negatives come first.
 
@@ -26,16 +29,18 @@ def reranking_map(queries: Vectors, positives: Sequence[Vectors], negatives: Seq
 
     Raises:
         EvaluationError: There is no query, or one without positives.
+
+    Source: Muennighoff et al., 2023, "MTEB", section 3.2 (reranking).
     """
     if not len(queries) or len(queries) != len(positives) or len(queries) != len(negatives):
         sizes = f"{len(queries)} queries, {len(positives)} positives, {len(negatives)} negatives"
         raise EvaluationError(f"reranking needs as many lists as queries, got {sizes}")
-    total = 0.0
+    found = np.empty(len(queries))
     for i, query in enumerate(queries):
         if not len(positives[i]):
             raise EvaluationError(f"reranking: query {i} has no positives; leave it out")
         candidates = np.concatenate([negatives[i].reshape(-1, len(query)), positives[i]])
         ranked = top_rows((candidates @ query)[None, :], len(candidates))[0]
         relevant = {str(row) for row in range(len(negatives[i]), len(candidates))}
-        total += average_precision([str(row) for row in ranked], relevant)
-    return total / len(queries)
+        found[i] = average_precision([str(row) for row in ranked], relevant)
+    return found

@@ -31,6 +31,7 @@ class Kind(StrEnum):
     STS = "sts"
     LABELLED = "labelled"
     PAIRS = "pairs"
+    RERANKING = "reranking"
 
 
 MAIN_METRICS: Mapping[Kind, str] = {
@@ -39,6 +40,7 @@ MAIN_METRICS: Mapping[Kind, str] = {
     Kind.STS: "spearman",
     Kind.LABELLED: "v_measure",
     Kind.PAIRS: "ap",
+    Kind.RERANKING: "map",
 }
 
 

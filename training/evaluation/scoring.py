@@ -14,9 +14,10 @@ from training.evaluation.alignment import mexa
 from training.evaluation.bitext import match_translations, mining_f1
 from training.evaluation.labels import probe_accuracy, v_measure
 from training.evaluation.pairs import pair_average_precision, pair_cosines, spearman
+from training.evaluation.reranking import reranking_precisions
 from training.evaluation.results import Figure, Kind, LanguageMatrix, SetResult, Units
 from training.evaluation.retrieval import RetrievalScores, score_retrieval
-from training.evaluation.sets import BitextSet, EvaluationSet, LabelledSet, PairSet, RetrievalSet, StsSet
+from training.evaluation.sets import BitextSet, EvaluationSet, LabelledSet, PairSet, RerankingSet, RetrievalSet, StsSet
 from training.evaluation.vectors import AffineEncoder, TextEncoder
 
 Row = TypeVar("Row")
@@ -33,7 +34,7 @@ PIVOT = "en"
 def score_set(encoder: TextEncoder, evaluated: EvaluationSet) -> SetResult:
     """Encode a set and judge the vectors.
 
-    Retrieval uses both prompts; everything else is symmetric and encodes both sides as queries.
+    Retrieval and reranking use both prompts; everything else is symmetric and encodes both sides as queries.
 
     Source: Wang et al., 2024, "Multilingual E5 Text Embeddings" (the query prompt for symmetric tasks).
     """
@@ -48,6 +49,8 @@ def score_set(encoder: TextEncoder, evaluated: EvaluationSet) -> SetResult:
             return _score_labelled(encoder, evaluated)
         case PairSet():
             return _score_pairs(encoder, evaluated)
+        case RerankingSet():
+            return _score_reranking(encoder, evaluated)
 
 
 def _score_retrieval(encoder: TextEncoder, evaluated: RetrievalSet) -> SetResult:
@@ -141,6 +144,31 @@ def _score_pairs(encoder: TextEncoder, evaluated: PairSet) -> SetResult:
         groups[group] = {"ap": precision, "chance": float(entailed[rows].mean()), "pairs": len(rows)}
     figures = _group_means(groups, leave_out=("pairs",))
     return _grouped(evaluated.name, Kind.PAIRS, figures, "group", groups, ("ap",))
+
+
+def _score_reranking(encoder: TextEncoder, evaluated: RerankingSet) -> SetResult:
+    queries = encoder.encode_queries([row.query for row in evaluated.rows])
+    documents = encoder.encode_documents([text for row in evaluated.rows for text in (*row.positives, *row.negatives)])
+    ends = np.cumsum([len(part) for row in evaluated.rows for part in (row.positives, row.negatives)])
+    parts = np.split(documents, ends[:-1])
+    precisions = reranking_precisions(queries, parts[0::2], parts[1::2])
+    langs = tuple(row.lang for row in evaluated.rows)
+    groups: Groups = {
+        lang: {"map": _mean(precisions[rows]), "queries": len(rows)}
+        for lang, rows in sorted(_places(langs, lambda lang: lang).items())
+    }
+    return SetResult(
+        name=evaluated.name,
+        kind=Kind.RERANKING,
+        figures={"map": _mean(precisions)},
+        groups={"language": groups},
+        units=Units(
+            noun="queries",
+            ids=tuple(f"{row.query} {place}" for place, row in enumerate(evaluated.rows)),
+            strata=langs,
+            values={"map": tuple(map(float, precisions))},
+        ),
+    )
 
 
 def _score_labelled(encoder: TextEncoder, evaluated: LabelledSet) -> SetResult:

@@ -7,6 +7,7 @@ A folder holds one set, recognised by its file names (`.jsonl` or `.jsonl.gz`):
     sts                                      graded pairs: `langs`, `text_a`, `text_b`, `score`, `dataset`, `track`
     clustering, classification or intent     labelled texts: `lang`, `text`, `title`, `label`, `split`
     nli                                      pairs with a relation: `text_a`, `text_b`, `label`, `lang`, `dataset`
+    reranking                                candidates to put in order: `lang`, `query`, `positives`, `negatives`
 """
 
 from __future__ import annotations
@@ -136,7 +137,25 @@ class PairSet:
     rows: tuple[RelatedPair, ...]
 
 
-EvaluationSet: TypeAlias = RetrievalSet | BitextSet | StsSet | LabelledSet | PairSet
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """A query, in `lang`, with the passages that answer it and those that do not."""
+
+    lang: str
+    query: str
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RerankingSet:
+    """Queries with candidates of their own."""
+
+    name: str
+    rows: tuple[Candidates, ...]
+
+
+EvaluationSet: TypeAlias = RetrievalSet | BitextSet | StsSet | LabelledSet | PairSet | RerankingSet
 
 
 def find_sets(root: Path) -> list[Path]:
@@ -201,6 +220,9 @@ def limit_set(whole: EvaluationSet, limit: int) -> EvaluationSet:
         case PairSet():
             pairs = _sample(whole.rows, limit, lambda row: f"{row.text_a}\0{row.text_b}", lambda row: row.group)
             return replace(whole, rows=pairs)
+        case RerankingSet():
+            asked = _sample(whole.rows, limit, lambda row: row.query, lambda row: row.lang)
+            return replace(whole, rows=asked)
 
 
 def _sample(
@@ -303,6 +325,14 @@ def _read_pairs(folder: Path) -> PairSet:
     return PairSet(folder.name, _filled(folder, rows))
 
 
+def _read_reranking(folder: Path) -> RerankingSet:
+    rows = (
+        Candidates(row["lang"], row["query"], tuple(row["positives"]), tuple(row["negatives"]))
+        for row in iter_rows(find_rows(folder, "reranking"), ("lang", "query", "positives", "negatives"))
+    )
+    return RerankingSet(folder.name, _filled(folder, rows))
+
+
 def _filled(folder: Path, rows: Iterable[Row]) -> tuple[Row, ...]:
     kept = tuple(rows)
     if not kept:
@@ -321,6 +351,7 @@ _READERS: Mapping[str, Callable[[Path], EvaluationSet]] = {
     "sts": _read_sts,
     **dict.fromkeys(LABELLED_FILES, _read_labelled),
     "nli": _read_pairs,
+    "reranking": _read_reranking,
 }
 
 

@@ -56,11 +56,6 @@ class EncoderParts:
         """Numbers in all weights."""
         return sum(tensor.size for tensor in self.tensors.values())
 
-    @property
-    def weight_bytes(self) -> int:
-        """Of all weights, as they are stored."""
-        return sum(tensor.nbytes for tensor in self.tensors.values())
-
 
 def refuse_existing(out: Path) -> None:
     """Nothing is overwritten.
