@@ -79,6 +79,8 @@ class LanguageOffsets:
     def load(cls, path: Path) -> LanguageOffsets:
         """Read what `save` wrote."""
         tensors, metadata = _read(path)
+        if not all(np.isfinite(tensor).all() for tensor in tensors.values()):
+            raise IndexFormatError(f"{path}: offsets that are not numbers; measure them with `training offsets`.")
         languages = tuple(metadata.get("languages", "").split())
         return cls(languages, tensors["mean"], tensors["offsets"].astype(np.float32), tensors["query_shift"])
 

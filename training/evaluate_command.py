@@ -41,12 +41,13 @@ def evaluate_command(
 
     settings = load_settings(backend=backend)
     folders = choose_sets(data, sets, needed=not mteb)
+    loaded = [_load(name, settings) for name in encoder]
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
     evaluations: list[Evaluation] = []
     meter = _Meter(len(encoder) * len(folders), as_lines=as_json and progress_json)
-    for name in encoder:
-        evaluations += _evaluate(
-            _load(name, settings), folders, meter, limit=limit, affine=affine, cache=cache, mteb=mteb
-        )
+    for each in loaded:
+        evaluations += _evaluate(each, folders, meter, limit=limit, affine=affine, cache=cache, mteb=mteb)
     if as_json:
         for row in iter_rows(evaluations):
             emit(row)

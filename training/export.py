@@ -25,6 +25,7 @@ from search.encoder.adapters import (
 from search.encoder.manifest import MANIFEST_FILE, MODULES_FILE, read_model_type
 from search.errors import TrainingError
 from training.layers import layer_of
+from training.outputs import refuse_existing
 from training.recipe import Kind, Recipe
 
 DESCRIPTION_FILE = "panlingua.json"
@@ -59,8 +60,7 @@ def export_encoder(
         TrainingError: `out` is there already.
         EncoderError: The adapter does not fit the base.
     """
-    if out.exists():
-        raise TrainingError(f"{out} is there already; remove it, or take a new --out.")
+    refuse_existing(out)
     if adapter and recipe.kind is not Kind.DENSE and not (adapter / MODULES_FILE).is_file():
         raise TrainingError(
             f"{adapter}: an adapter without the head that a recipe of kind {recipe.kind} trains (averaged and swapped "
@@ -147,10 +147,11 @@ def combine_adapters(adapters: Sequence[Path], out: Path, shares_of: Callable[[s
         shares_of: The share of each adapter in the weight of this name.
 
     Raises:
-        TrainingError: One has a head, as those of other kinds than dense.
+        TrainingError: `out` is there already, or an adapter has a head, as those of other kinds than dense.
     """
     from safetensors.numpy import load_file, save_file
 
+    refuse_existing(out)
     for path in adapters:
         if (kind := read_model_type(path)) not in (None, "SentenceTransformer"):
             raise TrainingError(f"{path}: a {kind}, whose head cannot be combined; adapters of dense encoders can")
@@ -196,8 +197,7 @@ def shrink_adapter(adapter: Path | None, out: Path, *, base: Path | None = None)
     """
     from safetensors.numpy import load_file, save_file
 
-    if out.exists():
-        raise TrainingError(f"{out} is there already; remove it, or take a new --out.")
+    refuse_existing(out)
     if adapter:
         load_updates(adapter)  # refuses what cannot be merged: the copy would not show it
     out.mkdir(parents=True, exist_ok=True)

@@ -19,10 +19,12 @@ import numpy as np
 
 from search.balance import LanguageOffsets
 from search.encoder import Encoder
-from search.errors import SourceError
+from search.errors import SourceError, TrainingDataError
 from search.records import Vectors
 
 PIVOT = "en"
+LEAST_PAIRS = 60
+"""A language with fewer is left out."""
 Pairs = dict[str, list[tuple[str, str]]]
 
 
@@ -40,7 +42,7 @@ def read_pairs(path: Path, *, min_chars: int = 20, max_chars: int = 1500) -> Pai
     return pairs
 
 
-def sample_pairs(files: Iterable[Path], *, per_language: int, minimum: int = 60, seed: int = 0) -> Pairs:
+def sample_pairs(files: Iterable[Path], *, per_language: int, minimum: int = LEAST_PAIRS, seed: int = 0) -> Pairs:
     """Up to `per_language` pairs of each language, spread evenly over files; languages under `minimum` are left out."""
     rng = random.Random(seed)
     by_language: dict[str, list[list[tuple[str, str]]]] = defaultdict(list)
@@ -71,7 +73,16 @@ def sample_questions(files: Iterable[Path], *, per_file: int, seed: int = 0) -> 
 
 
 def measure_offsets(encoder: Encoder, pairs: Pairs, questions: Sequence[Sequence[tuple[str, str]]]) -> LanguageOffsets:
-    """Encode the pairs and average the differences; English is the pivot, its own difference 0 before centring."""
+    """Encode the pairs and average the differences; English is the pivot, its own difference 0 before centring.
+
+    Raises:
+        TrainingDataError: There are no pairs, or no rows in one of the files of questions.
+    """
+    if not pairs:
+        raise TrainingDataError(
+            f"no language has {LEAST_PAIRS} pairs with {PIVOT!r}: offsets are differences between translations; give "
+            "more bitext."
+        )
     texts = sorted({text for rows in pairs.values() for pair in rows for text in pair})
     row_of = {text: row for row, text in enumerate(texts)}
     vectors = encoder.encode_documents(texts)
@@ -92,6 +103,8 @@ def measure_query_shift(encoder: Encoder, questions: Sequence[Sequence[tuple[str
     """Mean of (query vector - passage vector) (D,), files counting equally; zero without questions."""
     shifts = [np.zeros(encoder.dimension, np.float32)] if not questions else []
     for rows in questions:
+        if not rows:
+            raise TrainingDataError("a file of --questions has no rows; leave it out.")
         queries = encoder.encode_queries([query for query, _ in rows])
         passages = encoder.encode_documents([passage for _, passage in rows])
         shifts.append((queries - passages).mean(axis=0))
@@ -102,7 +115,23 @@ def _iter_rows(path: Path, *, needs: tuple[str, ...] = ("langs", "texts")) -> It
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
-            row = json.loads(line)
-            if any(name not in row for name in needs):
-                raise SourceError(f"{path}:{number}: a row needs {' and '.join(needs)}, got {sorted(row)}")
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise SourceError(f"{path}:{number}: not JSON ({error})") from error
+            if not isinstance(row, dict) or any(name not in row for name in needs):
+                held = sorted(row) if isinstance(row, dict) else type(row).__name__
+                raise SourceError(f"{path}:{number}: a row needs {' and '.join(needs)}, got {held}")
+            if not _are_texts([row[name] for name in needs]):
+                raise SourceError(f"{path}:{number}: {' and '.join(needs)}: texts, or lists of as many texts, go there")
             yield row
+
+
+def _are_texts(columns: Sequence[object]) -> bool:
+    """Whether all are strings, or all lists of strings of one length."""
+    if all(isinstance(column, str) for column in columns):
+        return True
+    lists = [column for column in columns if isinstance(column, list) and all(isinstance(text, str) for text in column)]
+    return len(lists) == len(columns) and len(set(map(len, lists))) == 1

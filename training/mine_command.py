@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,12 +49,29 @@ def mine_command(
     )  # fmt: skip
     from search.encoder import load_encoder
 
+    _check_out(out, data)
     settings = load_settings(encoder=encoder or None)
     loaded = load_encoder(settings.encoder, threads=settings.threads, cache_dir=settings.encoders_folder)
     reports = mine_files(data, out, loaded, options=options)
     write_reports(out, reports, options, encoder=f"{loaded.name} ({loaded.fingerprint})")
     for path, report in reports.items():
         say(f"{path}: {report.mined} negatives for {report.rows} rows; {sum(report.short.values())} rows have too few")
+
+
+def _check_out(out: Path, data: Sequence[Path]) -> None:
+    """No report is written over rows; rows may be mined again in their place."""
+    if out.is_dir() or not out.name.endswith((".jsonl", ".jsonl.gz")):
+        raise SettingsError(f"--out {out}: give a file to write whose name ends in .jsonl or .jsonl.gz.")
+    read = {path.resolve() for path in data}
+    for path in report_files(out):
+        if path.resolve() in read:
+            raise SettingsError(f"--out {out}: its report would be {path}, which is mined itself; take another name.")
+
+
+def report_files(out: Path) -> tuple[Path, Path]:
+    """The reports beside the rows in `out`: for programs, and for the eye."""
+    stem = out.with_suffix("") if out.suffix == ".gz" else out
+    return stem.with_suffix(".json"), stem.with_suffix(".md")
 
 
 def mine_files(
@@ -89,13 +106,13 @@ def mine_files(
 
 def write_reports(out: Path, reports: dict[str, MiningReport], options: MiningOptions, *, encoder: str) -> None:
     """Write the reports beside `out`: `.json` for programs, `.md` with the sample for the eye."""
-    stem = out.with_suffix("") if out.suffix == ".gz" else out
+    told, shown = report_files(out)
     record = {"encoder": encoder, "options": asdict(options), "files": {k: as_json(v) for k, v in reports.items()}}
-    stem.with_suffix(".json").write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    told.write_text(json.dumps(record, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     lines = ["# Mined negatives", "", f"Encoder: {encoder}", ""]
     for path, report in reports.items():
         lines += [f"## {path}", "", *as_markdown(report)]
-    stem.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    shown.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def as_json(report: MiningReport) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.encoder.cache import build_once
-from search.errors import EncoderError, RecipeError
+from search.errors import EncoderError, RecipeError, TrainingError
 from training.recipe import Kind, Lora, Recipe
 
 if TYPE_CHECKING:
@@ -269,6 +269,8 @@ def _freeze_embeddings(model: Model) -> None:
 
 def _set_max_tokens(model: Model, limit: int) -> None:
     """The recipe's limit, within the positions that the base has learnt, if it has such a limit."""
+    if network(model) is None:
+        raise TrainingError("a static encoder is a table without a network to train; take another base.")
     config = network(model).config
     most = getattr(config, "max_position_embeddings", 0)
     if most and "roberta" in config.model_type:  # its positions begin after that of padding

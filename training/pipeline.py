@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from search.errors import RecipeError, TrainingDataError, TrainingError
 from training.mixture import Batch, plan_batches
 from training.model import base_folder
 from training.neutral import build_teacher, neutral_texts
+from training.outputs import hold_folder, refuse_inside
 from training.prepare import Prepared, build_evaluator, build_reranking_evaluator, prepare
 from training.recipe import OWN, Kind, Recipe, load_recipe
 
@@ -68,22 +70,30 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
         TrainingError: The folder holds another run, or training had to stop.
         TrainingDataError: The data is missing or bad.
     """
+    if options.adapter and (not recipe.lora.rank or recipe.kind is not Kind.DENSE):
+        raise TrainingError("--adapter is for dense encoders trained with lora.rank above 0: leave it out")
+    if not recipe.streams and not recipe.head.hidden:
+        raise TrainingDataError("nothing to train on: the recipe has neither [[streams]] nor a [head]")
+    refuse_inside(options.out, options.data)
+    if Path(recipe.base).expanduser().is_dir():  # the run can then be exported from any folder
+        recipe = recipe.model_copy(update={"base": str(Path(recipe.base).expanduser().resolve())})
+    if options.adapter and not recipe.streams:
+        raise TrainingError("--adapter is where training starts, and this recipe has no [[streams]]: leave it out")
+    processes = Processes.join(options.device)
+    with hold_folder(options.out) if processes.is_first else nullcontext():
+        return _run(recipe, options, processes, report, progress)
+
+
+def _run(recipe: Recipe, options: RunOptions, processes: Processes, report: Report, progress: Any) -> Path:
     import torch
 
     from training.curves import plot_curves
     from training.model import add_adapter, count_parameters, load_base
     from training.run import METRICS, lay_out, train
 
-    if options.adapter and (not recipe.lora.rank or recipe.kind is not Kind.DENSE):
-        raise TrainingError("--adapter is for dense encoders trained with lora.rank above 0: leave it out")
-    if not recipe.streams and not recipe.head.hidden:
-        raise TrainingDataError("nothing to train on: the recipe has neither [[streams]] nor a [head]")
-    if options.adapter and not recipe.streams:
-        raise TrainingError("--adapter is where training starts, and this recipe has no [[streams]]: leave it out")
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(recipe.seed)
-    processes = Processes.join(options.device)
     say = report if processes.is_first else _quiet
     _open_folder(recipe, options, write=processes.is_first)
     prepared = prepare(recipe.data, options.data, held_out=options.held_out, seed=recipe.seed)
@@ -234,9 +244,10 @@ def load_adapter_weights(model: Model, folder: Path) -> None:
     try:
         state = load_file(str(folder / "adapter_model.safetensors"))
         result: Any = set_peft_model_state_dict(network(model), state)
-    except (OSError, RuntimeError, ValueError) as error:  # torch and safetensors have errors of their own for this
+    except (OSError, RuntimeError, ValueError) as error:  # torch lists every weight that does not fit
+        reason = str(error).strip().splitlines()[0]
         raise TrainingError(
-            f"{folder}: not an adapter for this model ({error}); its recipe's [lora] must be the same."
+            f"{folder}: not an adapter for this model ({reason}); its recipe's [lora] must be the same."
         ) from error
     absent = [name for name in result.missing_keys if ".lora_" in name]
     if wrong := [*result.unexpected_keys, *absent]:

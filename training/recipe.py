@@ -21,7 +21,7 @@ ALL_LINEAR = ("query", "key", "value", "attention.output.dense", "intermediate.d
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Objective(StrEnum):

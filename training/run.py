@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,9 +192,22 @@ def last_checkpoint(folder: Path) -> Path | None:
             state = json.loads((path / "trainer_state.json").read_text("utf-8"))
         except (OSError, ValueError):
             continue
-        if "global_step" in state and (path / "optimizer.pt").is_file():
+        if "global_step" in state and (path / "optimizer.pt").is_file() and _are_whole(path.rglob("*.safetensors")):
             return path
     return None
+
+
+def _are_whole(files: Iterable[Path]) -> bool:
+    """Whether all weights that the headers of these files promise are in them."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in files:
+        try:
+            with safe_open(path, "np"):
+                pass
+        except (OSError, SafetensorError):
+            return False
+    return True
 
 
 def is_bfloat16(precision: str) -> bool:

@@ -39,7 +39,8 @@ def run_command(
     from training.run import quiet_training
 
     loaded = _load(recipe, changes)
-    options = _options(data, out=out, held_out=hold_out, resume=resume, adapter=adapter)
+    start = find_adapter(adapter) if adapter else None
+    options = _options(data, out=out, held_out=hold_out, resume=resume, adapter=start)
     with quiet_training():
         folder = run_recipe(loaded, options, report=say, progress=emit if as_json else _show)
     say(f"done. Next: training export {folder} --out encoders/{loaded.name}")
@@ -98,7 +99,10 @@ def export_command(
     encoders = load_settings().encoders_folder
     base = run / BASE_FOLDER if recipe.head.hidden else base_folder(recipe.base, encoders)
     record = json.loads((run / RUN_FILE).read_text("utf-8")) if (run / RUN_FILE).is_file() else {}
-    figures = json.loads(evaluation.read_text("utf-8")) if evaluation else None
+    try:
+        figures = json.loads(evaluation.read_text("utf-8")) if evaluation else None
+    except ValueError as error:
+        raise TrainingError(f"{evaluation}: not JSON ({error}); give the evaluation.json of an evaluation.") from error
     print(export_encoder(source, base, out, recipe=recipe, run=record, evaluation=figures))
     say(f"use it with: {_way_to_use(recipe.kind, out)}")
 

@@ -22,12 +22,12 @@ from search.encoder.manifest import MANIFEST_FILE, read_json
 from search.errors import EncoderError, TrainingError
 from search.settings import Settings
 from training.layers import format_layers, in_layer, layer_of
+from training.outputs import refuse_existing
 from training.vocabulary.folder import (
     Tensors,
     finish_folder,
     folder_bytes,
     read_weights,
-    refuse_existing,
     transformer_folder,
 )
 

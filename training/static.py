@@ -33,8 +33,9 @@ from training.data.loading import iter_rows
 from training.data.schema import BitextRow, RetrievalRow, Row
 from training.export import DESCRIPTION_FILE
 from training.neutral import remove_language_means
+from training.outputs import refuse_existing
 from training.pipeline import Report
-from training.vocabulary.folder import encoder_folder, load_named, refuse_existing
+from training.vocabulary.folder import encoder_folder, load_named
 from training.vocabulary.unigram import Unigram, read_unigram
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class StaticReport:
         pieces: Rows of the table.
         seen: How many of them occur in the texts; the others stay as they were at the start.
         pairs: What it was fitted to.
+        dimension: Of the vectors: as asked, or the encoder's if that has fewer.
         kept: Share of the encoder's variance that the dimensions keep.
         closeness: By language.
     """
@@ -129,6 +131,7 @@ class StaticReport:
     pieces: int
     seen: int
     pairs: int
+    dimension: int
     kept: float
     closeness: tuple[Closeness, ...]
 
@@ -161,7 +164,7 @@ def distil_static(options: StaticOptions, settings: Settings, *, report: Report)
     table = fitting.fit(start, pairs, epochs=options.epochs, report=report)
     write_static(table, tokenizer, options.out, record={"base": encoder.name, "base_fingerprint": encoder.fingerprint})
     closeness = fitting.closeness(start, table)
-    return StaticReport(len(table), fitting.count_seen(), len(pairs), kept, closeness)
+    return StaticReport(len(table), fitting.count_seen(), len(pairs), table.shape[1], kept, closeness)
 
 
 def read_rows(options: StaticOptions) -> Iterator[Row]:

@@ -31,8 +31,8 @@ def static_command(
     if as_json:
         emit(report.as_record())
         return
-    print(f"{report.pieces:,} pieces, {report.seen:,} of them in {report.pairs:,} pairs; {dimension} dimensions keep "
-          f"{report.kept:.1%} of the encoder's variance")  # fmt: skip
+    print(f"{report.pieces:,} pieces, {report.seen:,} of them in {report.pairs:,} pairs; "
+          f"{report.dimension} dimensions keep {report.kept:.1%} of the encoder's variance")  # fmt: skip
     print(f"{'lang':7} {'texts':>6} {'cosine before the fit':>21} {'after':>6}")
     for row in report.closeness:
         print(f"{row.lang:7} {row.texts:6,} {row.before:21.3f} {row.after:6.3f}")

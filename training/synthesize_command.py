@@ -43,12 +43,14 @@ def synthesize_command(
 ) -> None:
     """Make training rows from documents, by templates or by a language model; counts go to stderr."""
     from search.encoder import load_encoder
+    from training.outputs import refuse_inside
     from training.synthesis.documents import ReadCounts, iter_source_documents
     from training.synthesis.endpoint import Endpoint
     from training.synthesis.round_trip import filter_round_trip
 
     chosen_forms, langs = parse_forms(forms), tuple(map(canonical_language, _split(query_langs)))
     asked = Endpoint(endpoint, model, key_variable, timeout_s=timeout, concurrency=concurrency) if endpoint else None
+    refuse_inside(out, source)
     settings = load_settings(encoder=encoder or None)
     loaded = load_encoder(settings.encoder, threads=settings.threads, cache_dir=settings.encoders_folder)
     counts = ReadCounts()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 
 from search.balance import OFFSETS_FILE, LanguageOffsets
 from search.encoder import load_encoder
-from search.errors import SourceError, TrainingDataError, TrainingError
+from search.errors import PanlinguaError, SourceError, TrainingDataError, TrainingError
 from training.adapt.flow import Outcome, adapt
 from training.adapt.options import AdaptOptions
 from training.cli import app
@@ -192,3 +193,39 @@ def test_the_command_ends_with_its_verdict(
     assert bool(lines[-1]["next"]) is lines[-1]["recommended"]
     report = json.loads((tmp_path / "mine" / "report.json").read_text("utf-8"))
     assert report["domain"][1]["overall"]["questions"] == 12
+
+
+def test_what_is_refused_leaves_nothing_in_the_way(documents: Path, base: Path, tmp_path: Path) -> None:
+    """And what can be refused before the corpus is read is."""
+    out = tmp_path / "mine"
+    few = write_documents(tmp_path / "few", each=1)
+    with pytest.raises(SourceError):
+        run(options(tmp_path / "missing", base, out))
+    with pytest.raises(TrainingDataError):
+        run(options(few, base, out))
+    assert not options(few, base, out).work.exists()
+    events: list[tuple[str, int, int]] = []
+    (tmp_path / "empty").mkdir()
+    for changed, error in (
+        ({"queries": tmp_path / "no.jsonl"}, "no.jsonl"),
+        ({"general_eval": (tmp_path / "empty",)}, "no evaluation set"),
+        ({"recipe": "head-e5-small"}, "needs a recipe with"),
+    ):
+        with pytest.raises(PanlinguaError, match=error):
+            run(options(documents, base, out, **changed), events)
+    with pytest.raises(TrainingError, match="is inside"):
+        run(options(documents, base, documents / "mine"), events)
+    assert events == []
+    assert not options(documents, base, out).work.exists()
+
+
+def test_one_adaptation_at_a_time_writes_into_its_folder(documents: Path, base: Path, tmp_path: Path) -> None:
+    given = options(documents, base, tmp_path / "mine")
+
+    def second(*_: object) -> None:
+        with pytest.raises(TrainingError, match="another process writes"):
+            run(dataclasses.replace(given, resume=True))
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        adapt(given, report=lambda _: None, progress=second)

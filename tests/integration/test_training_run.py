@@ -20,8 +20,11 @@ import pytest
 from search.encoder import load_encoder
 from search.errors import RecipeError, TrainingDataError, TrainingError
 from training.export import average_adapters, export_encoder
+from training.outputs import hold_folder
 from training.pipeline import RunOptions, run_recipe
 from training.recipe import Recipe, load_recipe, parse_recipe
+from training.run import last_checkpoint
+from training.static import write_static
 
 WORDS = {
     "en": ["dog", "cat", "tree", "river", "stone", "bread", "moon", "house"],
@@ -559,3 +562,45 @@ def test_a_reranker_is_evaluated_on_mined_negatives_only(base: Path, data: Path,
     recipe = make_recipe(base, streams=[{"objective": "rerank", "in_batch": 3}], **{"training.evaluate_every": 10})
     with pytest.raises(TrainingDataError, match="training mine"):
         run(recipe, data, cache, tmp_path / "run")
+
+
+def test_a_run_writes_alone_and_not_into_its_data(base: Path, data: Path, cache: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(base)
+    with hold_folder(tmp_path / "run"), pytest.raises(TrainingError, match="another process writes"):
+        run(recipe, data, cache, tmp_path / "run")
+    with pytest.raises(TrainingError, match="is inside"):
+        run(recipe, data, cache, data / "run")
+    assert not (data / "run").exists()
+
+
+def test_a_damaged_checkpoint_is_passed_over(finished: tuple[Path, list[Any]], tmp_path: Path) -> None:
+    shutil.copytree(finished[0] / "checkpoints", tmp_path / "checkpoints")
+    newest = last_checkpoint(tmp_path / "checkpoints")
+    assert newest is not None
+    weights = newest / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    before = last_checkpoint(tmp_path / "checkpoints")
+    assert before is None or before != newest
+
+
+def test_averages_overwrite_nothing(finished: tuple[Path, list[Any]], tmp_path: Path) -> None:
+    adapter = finished[0] / "adapter"
+    weights = (adapter / "adapter_model.safetensors").read_bytes()
+    with pytest.raises(TrainingError, match="is there already"):
+        average_adapters([adapter, adapter], adapter)
+    assert (adapter / "adapter_model.safetensors").read_bytes() == weights
+
+
+def test_a_table_is_no_base_to_train(base: Path, data: Path, cache: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(base / "tokenizer.json"))
+    write_static(np.ones((tokenizer.get_vocab_size(), 32), np.float32), tokenizer, tmp_path / "table", record={})
+    with pytest.raises(TrainingError, match="without a network to train"):
+        run(make_recipe(tmp_path / "table"), data, cache, tmp_path / "run")
+
+
+@pytest.mark.parametrize("pattern", ["", "/data/*.jsonl"])
+def test_patterns_are_below_the_data(base: Path, data: Path, cache: Path, tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(TrainingDataError, match="is no pattern of files"):
+        run(make_recipe(base, **{"data.files": [pattern]}), data, cache, tmp_path / "run")

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search.errors import SourceError
+from search.balance import LanguageOffsets
+from search.errors import IndexFormatError, SourceError, TrainingDataError
 from search.records import Vectors
 from training.language_offsets import measure_offsets, read_pairs, sample_pairs, sample_questions
 
@@ -70,3 +71,33 @@ def test_a_row_of_another_shape_is_named(tmp_path: Path) -> None:
         read_pairs(path)
     with pytest.raises(SourceError, match="needs query and positive"):
         sample_questions([path], per_file=5)
+
+
+def test_offsets_of_nothing_are_refused_and_never_read(tmp_path: Path) -> None:
+    few = sample_pairs([write_bitext(tmp_path / "a.jsonl.gz", 20)], per_language=70)
+    assert few == {}
+    with pytest.raises(TrainingDataError, match="no language has 60 pairs"):
+        measure_offsets(ShiftingEncoder(), few, [])  # type: ignore[arg-type]
+    pairs = sample_pairs([write_bitext(tmp_path / "a.jsonl.gz", 80)], per_language=70)
+    with pytest.raises(TrainingDataError, match="questions has no rows"):
+        measure_offsets(ShiftingEncoder(), pairs, [[]])  # type: ignore[arg-type]
+    nowhere = np.full(2, np.nan, np.float32)
+    LanguageOffsets(("en",), nowhere, nowhere[None], nowhere).save(tmp_path / "nan.safetensors")
+    with pytest.raises(IndexFormatError, match="not numbers"):
+        LanguageOffsets.load(tmp_path / "nan.safetensors")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "{",
+        "[]",
+        '{"langs": ["en", "de"], "texts": ["x"]}',
+        '{"langs": ["en"], "texts": [1]}',
+        '{"langs": 1, "texts": 2}',
+    ],
+)
+def test_damaged_rows_are_named(tmp_path: Path, row: str) -> None:
+    (tmp_path / "bad.jsonl").write_text(f"\n{row}\n", encoding="utf-8")
+    with pytest.raises(SourceError, match=r"bad.jsonl:2: "):
+        read_pairs(tmp_path / "bad.jsonl")

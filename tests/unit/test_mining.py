@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from search.errors import SettingsError, TrainingDataError
 from search.records import Vectors
+from training.cli import app
 from training.data.schema import RetrievalRow
 from training.mine_command import mine_files, write_reports
 from training.mining import CandidateSource, DropRule, MinedRow, MiningOptions, mine_negatives
@@ -235,3 +237,14 @@ def test_a_broken_row_names_its_line(tmp_path: Path) -> None:
     with pytest.raises(TrainingDataError, match=r"a\.jsonl:1"):
         mine_files([path], tmp_path / "out.jsonl", AngleEncoder(), options=MiningOptions())
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize(("out", "message"), [("rows.json", "ends in .jsonl"), ("data.jsonl", "report would be")])
+def test_a_report_is_not_written_over_rows(tmp_path: Path, out: str, message: str) -> None:
+    source = tmp_path / "data.json"
+    source.write_text("{}\n", encoding="utf-8")
+    result = CliRunner().invoke(app, ["mine", str(source), "--out", str(tmp_path / out)])
+    assert isinstance(result.exception, SettingsError)
+    assert message in str(result.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
+    assert source.read_text("utf-8") == "{}\n"

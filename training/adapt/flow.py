@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from search.balance import OFFSETS_FILE, load_offsets
 from search.encoder import load_encoder
-from search.errors import RecipeError, TrainingDataError, TrainingError
+from search.encoder.backends import is_static
+from search.errors import EncoderError, EvaluationError, RecipeError, SourceError, TrainingDataError, TrainingError
 from search.records import Vectors
 from search.settings import Settings
 from training.adapt.corpus import Corpus, check_corpus, embedded_settings, read_corpus
-from training.adapt.general import general_trials
+from training.adapt.general import check_sets, general_trials
 from training.adapt.judging import Scores, Trial, encode_pool, pool_of, run_trial
 from training.adapt.options import AdaptOptions, Progress
 from training.adapt.questions import ask, given_questions
@@ -37,6 +38,7 @@ from training.adapt.split import choose_held_out
 from training.adapt.verdict import Comparison, Verdict, as_record, compare, decide
 from training.export import DESCRIPTION_FILE, export_encoder
 from training.model import peak_memory
+from training.outputs import hold_folder, refuse_existing, refuse_inside
 from training.pipeline import RUN_FILE, Report, RunOptions, run_base, run_recipe
 from training.recipe import Kind, Recipe, load_recipe
 from training.run import CHECKPOINTS, last_checkpoint, quiet_training
@@ -44,6 +46,7 @@ from training.run import CHECKPOINTS, last_checkpoint, quiet_training
 if TYPE_CHECKING:
     from search.encoder import Encoder
 
+_REFUSED = (EncoderError, EvaluationError, RecipeError, SourceError, TrainingDataError, TrainingError)
 KEY_FILE, PLAN_FILE, REPORT_FILE, RECORD_FILE = "options.json", "plan.json", "report.md", "report.json"
 
 
@@ -82,12 +85,38 @@ def adapt(options: AdaptOptions, *, report: Report, progress: Progress) -> Outco
         TrainingDataError: It holds too little, or one language only.
         TrainingError: `out` or an unfinished adaptation is in the way, or training had to stop; `resume` goes on.
     """
+    _check(options)
+    is_new = _open_work(options)
+    with hold_folder(options.work):
+        try:
+            return _adapt(options, report, progress)
+        except _REFUSED:
+            if is_new and not (options.work / PLAN_FILE).is_file():  # nothing was trained yet
+                shutil.rmtree(options.work)
+            raise
+
+
+def _check(options: AdaptOptions) -> None:
+    """What can be refused before the corpus is read."""
+    recipe = load_recipe(options.recipe)
+    if recipe.kind is not Kind.DENSE:
+        raise RecipeError(f"{options.recipe}: trains kind {recipe.kind}; adapting needs a recipe of dense encoders")
+    if not recipe.streams:
+        raise RecipeError(f"{options.recipe}: adapting needs a recipe with [[streams]]")
+    refuse_inside(options.out, options.corpus)
+    if options.queries:
+        from search.evaluation.questions import read_questions
+
+        read_questions(options.queries, options.qrels)
+    check_sets(options.general_eval)
+
+
+def _adapt(options: AdaptOptions, report: Report, progress: Progress) -> Outcome:
     started = time.monotonic()
-    if (kind := load_recipe(options.recipe).kind) is not Kind.DENSE:
-        raise RecipeError(f"{options.recipe}: trains kind {kind}; an adaptation needs a recipe of dense encoders")
     settings = embedded_settings(options.work / "index", encoder=options.encoder)
     encoder = _load(options.encoder, options, settings)
-    _open_work(options)
+    if encoder.folder and is_static(encoder.folder):
+        raise EncoderError(f"{options.encoder}: a static encoder is a table without a network to train; take another.")
     corpus = read_corpus(options.corpus, settings, encoder, progress)
     read_s = time.monotonic() - started
     report(_describe(corpus))
@@ -114,10 +143,12 @@ def adapt(options: AdaptOptions, *, report: Report, progress: Progress) -> Outco
     return _publish(options, folder, trials, after, about)
 
 
-def _open_work(options: AdaptOptions) -> None:
-    """The folder of an adaptation: a new one, or with `resume` one that was cut off, of the same options."""
-    if options.out.exists():
-        raise TrainingError(f"{options.out} is there already; remove it, or take a new --out.")
+def _open_work(options: AdaptOptions) -> bool:
+    """The folder of an adaptation: a new one, or with `resume` one that was cut off, of the same options.
+
+    Returns whether it is new.
+    """
+    refuse_existing(options.out)
     kept = options.work / KEY_FILE
     if kept.exists() and not options.resume:
         raise TrainingError(f"{options.work}: an adaptation was cut off there; add --resume, or remove that folder.")
@@ -125,8 +156,10 @@ def _open_work(options: AdaptOptions) -> None:
         raise TrainingError(
             f"{options.work} holds an adaptation with other options ({kept}); give the same, or remove that folder."
         )
+    is_new = not kept.exists()
     options.work.mkdir(parents=True, exist_ok=True)
     _write_json(kept, options.key)
+    return is_new
 
 
 def _load(name: str, options: AdaptOptions, settings: Settings) -> Encoder:

@@ -72,6 +72,18 @@ def general_trials(
     return [_bundled(work, encoder, progress)]
 
 
+def check_sets(paths: Sequence[Path]) -> None:
+    """See that there are sets in these folders, without reading them.
+
+    Raises:
+        EvaluationError: There is none in one of them.
+    """
+    from training.evaluation.sets import find_sets
+
+    for path in paths:
+        find_sets(path)
+
+
 def _sets(path: Path) -> Iterator[Trial]:
     from training.evaluation.sets import RetrievalSet, find_sets, load_set
 

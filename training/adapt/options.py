@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,8 +59,8 @@ class AdaptOptions:
     backend: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.minutes <= 0:
-            raise SettingsError(f"minutes is {self.minutes:g}; give more than 0.")
+        if not 0 < self.minutes < math.inf:
+            raise SettingsError(f"minutes is {self.minutes:g}; give a number above 0.")
         if not 0 < self.held_out_share <= 0.5:
             raise SettingsError(f"held_out_share is {self.held_out_share:g}; give more than 0, at most 0.5.")
         if self.qrels and not self.queries:

@@ -155,7 +155,10 @@ def find_files(root: Path, patterns: Iterable[str]) -> list[Path]:
     """
     found: set[Path] = set()
     for pattern in patterns:
-        matches = [path for path in root.glob(pattern) if path.is_file()]
+        try:
+            matches = [path for path in root.glob(pattern) if path.is_file()]
+        except (NotImplementedError, ValueError) as error:
+            raise TrainingDataError(f"{pattern!r} is no pattern of files below {root}: {error}.") from error
         if not matches:
             raise TrainingDataError(f"{root}: no file matches {pattern!r}; give the data's folder with --data.")
         found.update(matches)
@@ -167,7 +170,7 @@ def _decode(line: bytes, place: str) -> dict[str, Any]:
         raw = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise TrainingDataError(f"{place}: not UTF-8 ({error}); convert the file to UTF-8.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TrainingDataError(f"{place}: not JSON ({error}).") from error
     if not isinstance(raw, dict):
         raise TrainingDataError(f"{place}: a JSON object is expected, not {type(raw).__name__}.")

@@ -14,10 +14,11 @@ from search.errors import TrainingDataError
 from search.language import canonical_language
 from search.records import Vectors
 from search.settings import Settings
+from training.outputs import refuse_existing
 from training.pipeline import Report
 from training.vocabulary.coverage import LanguageCoverage, count_tokens, judge_coverage
 from training.vocabulary.embedding import initial_vectors
-from training.vocabulary.folder import encoder_folder, load_named, read_parts, refuse_existing, write_encoder
+from training.vocabulary.folder import encoder_folder, load_named, read_parts, write_encoder
 from training.vocabulary.learning import NewPiece, learn_pieces, with_pieces
 from training.vocabulary.proof import Agreement, compare_vectors
 from training.vocabulary.teaching import Advance, teach_pieces

@@ -17,9 +17,10 @@ from search.balance import OFFSETS_FILE, load_offsets
 from search.encoder import Encoder, load_encoder
 from search.encoder.adapters import WEIGHTS_FILE
 from search.encoder.manifest import MANIFEST_FILE, read_json, read_modules
-from search.errors import EncoderError, TrainingError
+from search.errors import EncoderError
 from search.settings import Settings
 from training.export import DESCRIPTION_FILE
+from training.outputs import refuse_existing
 from training.vocabulary.unigram import TOKENIZER_FILE, Unigram, read_unigram
 
 EMBEDDINGS = ("word_embeddings.weight", "embed_tokens.weight", "shared.weight")
@@ -55,16 +56,6 @@ class EncoderParts:
     def parameters(self) -> int:
         """Numbers in all weights."""
         return sum(tensor.size for tensor in self.tensors.values())
-
-
-def refuse_existing(out: Path) -> None:
-    """Nothing is overwritten.
-
-    Raises:
-        TrainingError: `out` is there already.
-    """
-    if out.exists():
-        raise TrainingError(f"{out} is there already; remove it, or take a new --out.")
 
 
 def load_named(name: str, settings: Settings) -> Encoder:

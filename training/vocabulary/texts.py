@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 HELD_OUT = 0.1
 """Share of the passages that only judge."""
+LANGUAGE_TAG = re.compile("[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*")
 Texts = Mapping[str, Sequence[str]]
 """Passages by language."""
 
@@ -64,11 +66,13 @@ def packaged_texts(languages: Collection[str] | None = None) -> dict[str, list[s
 def texts_of_language(texts: Texts, lang: str) -> list[str]:
     """The passages in one language.
 
-    One that no detector knows is taken at the user's word: all passages whose own language is not given are in it.
+    One that no detector knows is taken at the user's word: all passages are in it.
 
     Raises:
-        TrainingDataError: None is in that language.
+        TrainingDataError: None is in that language, or `lang` is no tag of a language.
     """
+    if not LANGUAGE_TAG.fullmatch(lang):
+        raise TrainingDataError(f"{lang!r} is no BCP-47 tag of a language, such as `gn` or `zh-Hant`.")
     if lang in texts:
         return list(texts[lang])
     if lang not in supported_languages():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.errors import SettingsError
 from search.settings import Settings
+from training.outputs import refuse_existing
 from training.pipeline import Report
 from training.vocabulary.coverage import used_ids
 from training.vocabulary.folder import (
@@ -24,7 +25,6 @@ from training.vocabulary.folder import (
     folder_bytes,
     load_named,
     read_parts,
-    refuse_existing,
     write_encoder,
 )
 from training.vocabulary.keeping import basic_pieces, pieces_of_scripts, written_scripts
