@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -52,11 +53,12 @@ def serve(
     command = [sys.executable, "-m", "streamlit", "run", str(APPLICATION)]
     address = ["--server.address", host, "--server.port", str(port)]
     say(f"Panlingua on http://{'localhost' if host in LOOPBACK else host}:{port} (Ctrl-C ends it)")
-    try:
-        ended = subprocess.run([*command, *address], env=environment, check=False)
-    except KeyboardInterrupt:
-        return
-    sys.exit(ended.returncode)
+    with subprocess.Popen([*command, *address], env=environment) as server:
+        signal.signal(signal.SIGTERM, lambda *_: server.terminate())
+        try:
+            sys.exit(server.wait())
+        except KeyboardInterrupt:
+            return
 
 
 def _ingest_sample_if_needed(index: str | None) -> None:

@@ -244,7 +244,7 @@ def test_it_is_no_encoder_of_whole_texts(exported: Path) -> None:
 
 def test_an_adaptation_needs_a_dense_recipe(tmp_path: Path) -> None:
     options = AdaptOptions(corpus=tmp_path, out=tmp_path / "out", recipe="late-e5-small")
-    with pytest.raises(RecipeError, match="trains kind multi-vector; an adaptation needs a recipe of dense encoders"):
+    with pytest.raises(RecipeError, match="trains kind multi-vector; adapting needs a recipe of dense encoders"):
         adapt(options, report=print, progress=print)
 
 

@@ -96,6 +96,39 @@ def test_filters_narrow_and_an_empty_result_offers_to_clear_them() -> None:
     assert "lang" not in app.query_params
 
 
+@pytest.mark.parametrize(
+    ("asked", "label"), [({"lang": "xx"}, "search.clear"), ({"like": "no/such.md"}, "search.back")]
+)
+def test_what_is_not_there_is_no_dead_end(asked: dict[str, str], label: str) -> None:
+    app = open_page(q="water", **asked)
+    assert "<article" not in html(app)
+    button = app.button(key="way-out")
+    assert load_messages("en")[label] in button.label
+    button.click().run()
+    assert not app.exception
+    assert "<article" in html(app)
+    assert dict(app.query_params) == {"q": "water"}
+
+
+def test_a_page_past_the_end_leads_back() -> None:
+    app = open_page(q="water", page="49")
+    assert "<article" not in html(app)
+    next(button for button in app.button if load_messages("en")["search.previous"] in button.label).click().run()
+    assert app.query_params["page"] == "48"
+
+
+def test_languages_stay_where_they_are_while_some_are_chosen() -> None:
+    def shown() -> list[str]:
+        return [label.partition(" :")[0] for label in app.button_group(key="lang").options]
+
+    app = open_page(q="water")
+    before = shown()
+    app.button_group(key="lang").set_value(["de"]).run()
+    assert app.query_params["lang"] == "de"
+    assert shown()[: len(before)] == before
+    assert before.index("Deutsch") > 0
+
+
 def test_pages_of_results_do_not_overlap() -> None:
     titles = []
     for page in ("1", "2"):

@@ -145,6 +145,9 @@ def test_what_stands_above_a_passage_is_not_repeated_in_it() -> None:
     chunk = Chunk("d", 0, "# Tee\n\n## Wasser\nEs kocht.", title="Tee", headings=("Tee", "Wasser"), lang="de")
     assert chunk.text[title_end(chunk) :].strip() == "Es kocht."
     assert title_end(Chunk("d", 0, "Es kocht.", title="Tee", headings=("Wasser",))) == 0
+    assert title_end(Chunk("d", 0, "Teekessel pfeifen.", title="Tee")) == 0
+    assert title_end(Chunk("d", 0, "خبز البيت\nيخبز كل يوم", title="خبز")) == 0
+    assert marked_title(Hit(1, 0.5, Chunk("d", 0, "Teekessel pfeifen.", title="Tee", lang="de"))) == "Tee"
 
 
 def test_a_title_that_answers_is_marked_where_it_stands() -> None:

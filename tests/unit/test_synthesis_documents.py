@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 import search.encoder
-from search.errors import SettingsError, TrainingDataError
+from search.errors import SettingsError, TrainingDataError, TrainingError
 from search.records import Vectors
 from tests.conftest import FakeEncoder
 from training.data.loading import iter_rows
@@ -159,7 +159,12 @@ def test_the_command_may_leave_the_filter_out(tmp_path: Path, command: typer.Typ
 def test_wrong_forms_and_empty_folders_are_said(tmp_path: Path, command: typer.Typer) -> None:
     with pytest.raises(SettingsError, match=r"known are title, heading"):
         parse_forms("title,poem")
-    (tmp_path / "empty.txt").touch()
-    result = CliRunner().invoke(command, [str(tmp_path), "--out", str(tmp_path / "out.jsonl")])
+    source = tmp_path / "documents"
+    source.mkdir()
+    (source / "empty.txt").touch()
+    result = CliRunner().invoke(command, [str(source), "--out", str(source / "out.jsonl")])
+    assert isinstance(result.exception, TrainingError)
+    assert "is inside" in str(result.exception)
+    result = CliRunner().invoke(command, [str(source), "--out", str(tmp_path / "out.jsonl")])
     assert isinstance(result.exception, TrainingDataError)
     assert "empty.txt: empty" in str(result.exception)

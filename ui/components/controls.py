@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import date
 
 import streamlit as st
@@ -20,6 +20,7 @@ from ui.state import Request, set_widgets
 _LANGUAGES_FIRST = 8
 _MOST_LANGUAGES = 60
 _ALL_LANGUAGES = "all-languages"
+_LANGUAGE_ORDER = "language-order"
 
 
 def draw_controls(library: Library, request: Request, found: Facets, say: Speaker) -> None:
@@ -71,7 +72,12 @@ def _language_facet(library: Library, request: Request, found: Facets, say: Spea
     """
     counts = dict(found.get("lang", ()))
     others = library.engine.index().languages if request.lang else ()
-    options = list(dict.fromkeys([*list(counts)[:_MOST_LANGUAGES], *request.lang, *others]))
+    asked = (library.state, replace(request, lang=(), page=1))
+    before, order = st.session_state.get(_LANGUAGE_ORDER, (None, []))
+    if before != asked:
+        order = []
+    options = list(dict.fromkeys([*order, *list(counts)[:_MOST_LANGUAGES], *request.lang, *others]))
+    st.session_state[_LANGUAGE_ORDER] = (asked, options)  # a choice moves none of those beside it
     shows_all = bool(st.session_state.get(_ALL_LANGUAGES))
     shown = options if shows_all else dict.fromkeys([*options[:_LANGUAGES_FIRST], *request.lang])
     st.pills(

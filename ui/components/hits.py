@@ -54,7 +54,7 @@ def marked_title(hit: Hit) -> Markup:
     """The title, marked where it is the beginning of the passage, and what answers is in it."""
     text, title = hit.chunk.text, title_of(hit.chunk)
     begins = _text_begins(text)
-    if not text.startswith(title, begins):
+    if not _is_line(text, begins, title):
         return marked(title, ())
     return marked(title, [Span(span.start - begins, span.end - begins, span.kind) for span in spans_of(hit)])
 
@@ -64,9 +64,14 @@ def title_end(chunk: Chunk) -> int:
     end = 0
     for above in (chunk.title, chunk.headings[-1] if chunk.headings else ""):
         begins = _text_begins(chunk.text, end)
-        if above and chunk.text.startswith(above, begins):
+        if above and _is_line(chunk.text, begins, above):
             end = begins + len(above)
     return end
+
+
+def _is_line(text: str, start: int, line: str) -> bool:
+    """Whether `line` stands in the text from `start` to the end of a line, and is not the start of other words."""
+    return text.startswith(line, start) and not text[start + len(line) :].split("\n", 1)[0].strip("#* \t\r")
 
 
 def _text_begins(text: str, start: int = 0) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 
 import streamlit as st
 from markupsafe import Markup
@@ -108,9 +109,11 @@ def _draw_documents(library: Library, say: Speaker) -> None:
     )
     wanted = typed.casefold()
     shown = [row for row in found if wanted in row[0].casefold()]
+    state = sha256(repr((library.state, typed)).encode("utf-8", "surrogatepass")).hexdigest()
     chosen = st.dataframe(
         {say("corpus.file"): [row[0] for row in shown], say("fact.chunks"): [row[1] for row in shown]},
-        on_select="rerun", selection_mode="multi-row", hide_index=True, key="files", height=420,
+        on_select="rerun", selection_mode="multi-row", hide_index=True, height=420,
+        key=f"files-{state}",  # what is chosen are places, which are other files once others are shown
     )  # fmt: skip
     names = [shown[row][0] for row in chosen["selection"]["rows"] if row < len(shown)]
     if library.is_sample:

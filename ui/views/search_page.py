@@ -9,6 +9,7 @@ from functools import partial
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from search.errors import QueryError
 from search.results import Hit, SearchResult
 from ui import exports, finding, resources
 from ui.components import controls, document
@@ -38,7 +39,11 @@ def draw_search(library: Library, say: Speaker) -> None:
         controls.draw_controls(library, request, resources.facets(library, library.state), say)
         _draw_beginning(library, say)
         return
-    found = finding.find(library, request)
+    try:
+        found = finding.find(library, request)
+    except QueryError as error:
+        _draw_refused(error, request, say)
+        return
     if not request.like:  # what is like a document is neither filtered nor balanced
         controls.draw_controls(library, request, found.facets, say)
     _draw_results(library, request, found, say)
@@ -75,6 +80,7 @@ def _draw_results(library: Library, request: Request, found: Found, say: Speaker
         _draw_remarks(found.result, request, say)
     if not found.hits:
         _draw_nothing(request, say)
+        _draw_pages(request, found, say)
         return
     languages = library.engine.index().languages
     if found.result is not None:
@@ -160,6 +166,15 @@ def _draw_likeness(library: Library, request: Request, say: Speaker) -> None:
             say("search.back"), type="tertiary", icon=":material/undo:", on_click=set_widgets,
             args=(replace(request, like=""),),
         )  # fmt: skip
+
+
+def _draw_refused(error: QueryError, request: Request, say: Speaker) -> None:
+    """What is asked for is not there, or is no language: say it, with a way out."""
+    notice(str(error), kind="problem", title=say("problem"))
+    bare = Request(q=request.q)
+    if request != bare:
+        label = "search.back" if request.like else "search.clear"
+        st.button(say(label), key="way-out", on_click=set_widgets, args=(bare,))
 
 
 def _draw_nothing(request: Request, say: Speaker) -> None:
