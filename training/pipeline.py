@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.balance import OFFSETS_FILE
 from search.encoder import Encoder, load_encoder
+from search.encoder.loading import whole_address
 from search.errors import RecipeError, TrainingDataError, TrainingError
 from training.mixture import Batch, plan_batches
 from training.model import base_folder
@@ -74,9 +75,9 @@ def run_recipe(recipe: Recipe, options: RunOptions, *, report: Report = print, p
         raise TrainingError("--adapter is for dense encoders trained with lora.rank above 0: leave it out")
     if not recipe.streams and not recipe.head.hidden:
         raise TrainingDataError("nothing to train on: the recipe has neither [[streams]] nor a [head]")
-    refuse_inside(options.out, options.data)
-    if Path(recipe.base).expanduser().is_dir():  # the run can then be exported from any folder
-        recipe = recipe.model_copy(update={"base": str(Path(recipe.base).expanduser().resolve())})
+    if options.out.resolve() == options.data.resolve() or any("/" in pattern for pattern in recipe.data.files):
+        refuse_inside(options.out, options.data)  # else no pattern reaches what is written there
+    recipe = recipe.model_copy(update={"base": whole_address(recipe.base)})  # the run is exported from any folder
     if options.adapter and not recipe.streams:
         raise TrainingError("--adapter is where training starts, and this recipe has no [[streams]]: leave it out")
     processes = Processes.join(options.device)

@@ -82,10 +82,16 @@ def load_encoder(
     tokenizer, pad_id = load_tokenizer(folder)
     graph_folder = cache / "openvino" / manifest.fingerprint
     runs = load_backend(backend, folder, graph_folder=graph_folder, device=device, threads=threads)
-    is_named = name_or_path in (*ADAPTED, *HUB_IDS) or not Path(name_or_path).expanduser().is_dir()
-    address = name_or_path if is_named else str(folder.resolve())
+    address = whole_address(name_or_path)
     cut = unigram_pieces(tokenizer, threads) if is_static(folder) else None
     return Encoder(manifest, tokenizer=tokenizer, pad_id=pad_id, backend=runs, folder=folder, address=address, cut=cut)
+
+
+def whole_address(name_or_path: str) -> str:
+    """What names the encoder from any folder: a folder's whole path; a built-in name or hub id as it is."""
+    path = Path(name_or_path).expanduser()
+    is_named = name_or_path in (*ADAPTED, *HUB_IDS) or not path.is_dir()
+    return name_or_path if is_named else str(path.resolve())
 
 
 def load_backend(name: str, folder: Path, *, graph_folder: Path, device: str | None, threads: int | None) -> Backend:

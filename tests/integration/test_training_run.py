@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from search.encoder import load_encoder
+from search.encoder.loading import whole_address
 from search.errors import RecipeError, TrainingDataError, TrainingError
 from training.export import average_adapters, export_encoder
 from training.outputs import hold_folder
@@ -569,8 +570,10 @@ def test_a_run_writes_alone_and_not_into_its_data(base: Path, data: Path, cache:
     with hold_folder(tmp_path / "run"), pytest.raises(TrainingError, match="another process writes"):
         run(recipe, data, cache, tmp_path / "run")
     with pytest.raises(TrainingError, match="is inside"):
-        run(recipe, data, cache, data / "run")
-    assert not (data / "run").exists()
+        run(recipe, data, cache, data)
+    with pytest.raises(TrainingError, match="is inside"):
+        run(make_recipe(base, **{"data.files": ["**/*.jsonl.gz"]}), data, cache, data / "run")
+    assert [path.suffix for path in data.iterdir()] == [".gz"]
 
 
 def test_a_damaged_checkpoint_is_passed_over(finished: tuple[Path, list[Any]], tmp_path: Path) -> None:
@@ -604,3 +607,15 @@ def test_a_table_is_no_base_to_train(base: Path, data: Path, cache: Path, tmp_pa
 def test_patterns_are_below_the_data(base: Path, data: Path, cache: Path, tmp_path: Path, pattern: str) -> None:
     with pytest.raises(TrainingDataError, match="is no pattern of files"):
         run(make_recipe(base, **{"data.files": [pattern]}), data, cache, tmp_path / "run")
+
+
+def test_a_run_is_exported_from_any_folder(
+    base: Path, data: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(base.parent)
+    folder, _ = run(make_recipe(Path(base.name), **RESUMED), data, cache, tmp_path / "run")
+    assert load_recipe(str(folder / "recipe.toml")).base == str(base.resolve())
+    (tmp_path / "multilingual-e5-small").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert whole_address("multilingual-e5-small") == "multilingual-e5-small"
+    assert whole_address("run") == str((tmp_path / "run").resolve())

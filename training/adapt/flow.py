@@ -125,7 +125,7 @@ def _adapt(options: AdaptOptions, report: Report, progress: Progress) -> Outcome
     trials = _make_trials(options, corpus, held_out, encoder, progress)
     judging_s = time.monotonic() - started
     counts = _rows(options, corpus, held_out, encoder, progress)
-    recipe = fill_recipe(options.recipe, base=_base(options), encoder=encoder, counts=counts, seed=options.seed)
+    recipe = fill_recipe(options.recipe, base=encoder.address, encoder=encoder, counts=counts, seed=options.seed)
     offsets = load_offsets(encoder.fingerprint, encoder.folder and encoder.folder / OFFSETS_FILE)
     del encoder  # its memory is needed for training
     left = 60 * options.minutes - (time.monotonic() - started) - judging_s
@@ -233,12 +233,6 @@ def _rows(
         _write_json(kept, write_rows(options, corpus, held_out, encoder, data, progress))
     counts: dict[str, int] = json.loads(kept.read_text("utf-8"))
     return counts
-
-
-def _base(options: AdaptOptions) -> str:
-    """The encoder to start from as a recipe names it: a folder by its whole path."""
-    folder = Path(options.encoder).expanduser()
-    return str(folder.resolve()) if folder.is_dir() else options.encoder
 
 
 def _run_options(options: AdaptOptions, settings: Settings) -> RunOptions:

@@ -155,10 +155,9 @@ def find_files(root: Path, patterns: Iterable[str]) -> list[Path]:
     """
     found: set[Path] = set()
     for pattern in patterns:
-        try:
-            matches = [path for path in root.glob(pattern) if path.is_file()]
-        except (NotImplementedError, ValueError) as error:
-            raise TrainingDataError(f"{pattern!r} is no pattern of files below {root}: {error}.") from error
+        if not pattern or Path(pattern).is_absolute():
+            raise TrainingDataError(f"{pattern!r} is no pattern of files below {root}; give one such as *.jsonl.gz.")
+        matches = [path for path in root.glob(pattern) if path.is_file()]
         if not matches:
             raise TrainingDataError(f"{root}: no file matches {pattern!r}; give the data's folder with --data.")
         found.update(matches)
