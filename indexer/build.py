@@ -210,8 +210,11 @@ def dry_run(corpus: Path, options: IngestOptions, settings: Settings) -> Summary
             continue
         row = known.get(item.relative)
         if row and (row.size, row.mtime_ns, row.options) == (item.size, item.mtime_ns, options.fingerprint):
-            summary.unchanged += 1
-            summary.empty = False
+            if row.skipped is None:
+                summary.unchanged += 1
+                summary.empty = False
+            else:
+                summary.skipped.append(Skipped(item.relative, row.skipped))
             continue
         before = summary.documents
         for document in iter_documents(item, options.read):

@@ -105,9 +105,10 @@ class Summary:
                 self.as_text[extension_of(source)] += 1
 
     def count_unchanged(self, row: FileRow, ledger: Ledger) -> None:
-        """Count a file that is as it was, and say again why it was skipped."""
-        self.unchanged += 1
-        if row.skipped is not None:
+        """Count a file that is as it was; if it was skipped, again so, with the reason."""
+        if row.skipped is None:
+            self.unchanged += 1
+        else:
             self.skipped.append(Skipped(row.source, row.skipped))
         if self.empty:
             self.empty = not ledger.documents_of(row.source)
@@ -362,11 +363,8 @@ class Ingest:
             for relative, row in names.rows(self.ledger)
             if row.source not in seen and relative not in unreadable and not relative.startswith(folders)
         ]
-        if gone and not seen:
-            raise SourceError(
-                f"{root} holds no document any more, but {len(gone)} of its files are indexed; nothing was removed. "
-                "If it should be empty, run `indexer remove --all`; otherwise check that the folder is mounted."
-            )
+        if not seen:
+            _refuse_if_emptied(root, gone, self.ledger)
         for row in gone:
             mark_unfinished(self.ledger, row)
             self._remove(self.ledger.documents_of(row.source))
@@ -402,28 +400,45 @@ def count_unchanged(root: Path, ledger: Ledger, options: IngestOptions) -> Summa
             return None
         sources.add(row.source)
         summary.count_unchanged(row, ledger)
-    if root.is_dir() and any(row.source not in sources for _, row in names.rows(ledger)):
+    gone = [row for _, row in names.rows(ledger) if row.source not in sources] if root.is_dir() else []
+    if not summary.files:
+        _refuse_if_emptied(root, gone, ledger)
+    if gone:
         return None
     summary.seconds = time.monotonic() - started
     return summary
 
 
+def _refuse_if_emptied(root: Path, gone: Iterable[FileRow], ledger: Ledger) -> None:
+    """Remove no document because a folder is empty: what it is on may not be mounted."""
+    if held := sum(bool(ledger.documents_of(row.source)) for row in gone):
+        raise SourceError(
+            f"{root} holds no document any more, but {held} of its files are indexed; nothing was removed. "
+            "If it should be empty, run `indexer remove --all`; otherwise check that the folder is mounted."
+        )
+
+
 def remove_documents(store: VectorStore, ledger: Ledger, names: list[str] | None) -> list[str]:
     """Remove documents by id, source or folder (ending in `/`), or all with None; returns the ids removed.
+
+    Files of that name that gave no document are forgotten, with the reason.
 
     Raises:
         SourceError: A name matches nothing; nothing is removed then.
     """
     chosen: dict[str, str] = {}
+    unread: set[str] = set()
     for name in [""] if names is None else names:
         matches = [row for row in ledger.iter_files(name) if row.source == name or name[-1:] in ("/", "")]
         found = {document: row.source for row in matches for document in ledger.documents_of(row.source)}
         found |= _of_document(name, store, ledger)
         found |= _in_store("source", [row.source for row in matches if row.size == UNFINISHED], store)
-        if not found and names is not None:
+        skipped = {row.source for row in matches if row.skipped is not None}
+        if not found and not skipped and names is not None:
             raise SourceError(f"no document, file or folder {name!r} in the index; `indexer status --files` lists them")
         chosen |= found
-    sources = set(chosen.values())
+        unread |= skipped
+    sources = unread.union(chosen.values())
     ledger.set_meta(REMOVING, "yes")
     for file in map(ledger.file, sources):
         if file is not None:

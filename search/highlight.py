@@ -33,6 +33,8 @@ LEAST_CONTRAST = 2.0
 _QUERY_TOKENS = 128
 _SENTENCE_TOKENS = 128
 _SHORT_WORD = 4
+_BELOW = 10.0
+"""More than any two cosines differ by."""
 
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}\u200c\u200d]+(?:['’][\p{L}\p{M}]+)*")
 
@@ -108,16 +110,23 @@ class Highlighter:
         query = self._map.map_queries(pooled, balance=1.0)[0]
         spans = [list(iter_sentences(chunk.text, lang=chunk.lang, script=chunk.script)) for chunk in chunks]
         texts = [chunk.text[start:end] for chunk, found in zip(chunks, spans, strict=True) for start, end in found]
+        names = [_is_name(chunk, span) for chunk, found in zip(chunks, spans, strict=True) for span in found]
         read = self._cache.tokens_of(texts, max_tokens=_SENTENCE_TOKENS)
         vectors = _means(read) if encoder.ends_in_pooling or not texts else encoder.encode_documents(texts)
         scores = self._map.map_documents(vectors) @ query if texts else np.zeros(0, np.float32)
         scores = np.where([len(tokens.ids) > 0 for tokens in read], scores, -np.inf)
+        scores = np.where(names, scores - _BELOW, scores)  # a name is marked only where nothing else can be
         marked, first = [], 0
         for chunk, sentences in zip(chunks, spans, strict=True):
             own = slice(first, first + len(sentences))
             first = own.stop
             marked.append(_mark_nearest(chunk.text, sentences, read[own], scores[own], asked) if sentences else [])
         return marked
+
+
+def _is_name(chunk: Chunk, span: _Span) -> bool:
+    """Whether a sentence is the title or a heading of its text, which says what it is about and answers nothing."""
+    return chunk.text[slice(*span)].strip("#* \r\n") in (chunk.title, *chunk.headings)
 
 
 def _mark_nearest(

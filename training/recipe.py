@@ -238,6 +238,12 @@ class Recipe(_Section):
         return raw
 
     @model_validator(mode="after")
+    def _has_what_it_evaluates(self) -> Recipe:
+        if self.training.evaluate_every and not self.data.dev_share:
+            raise ValueError("training.evaluate_every needs a dev split: raise data.dev_share, or set it to 0 as well")
+        return self
+
+    @model_validator(mode="after")
     def _one_kind(self) -> Recipe:
         is_reranker = self.kind is Kind.RERANK
         for stream in self.streams:

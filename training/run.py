@@ -147,6 +147,8 @@ def train(
     for callback in callbacks:
         trainer.add_callback(callback)
     checkpoint = last_checkpoint(folder / CHECKPOINTS) if resume else None
+    if resume and trainer.is_world_process_zero():
+        _forget_after(folder / METRICS, int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except (torch.OutOfMemoryError, MemoryError) as error:
@@ -161,6 +163,23 @@ def train(
             f"no space left in {folder} after step {trainer.state.global_step}. Free some space, then run again with "
             "--resume."
         ) from error
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Take the metrics of steps out that are made again."""
+    if path.is_file():
+        kept = [line for line in path.read_text("utf-8").splitlines(keepends=True) if _step_of(line) <= step]
+        temporary = path.with_suffix(".part")
+        temporary.write_text("".join(kept), "utf-8")
+        temporary.replace(path)
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of metrics; infinity of one that was cut off."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return math.inf
 
 
 def _is_disk_full(error: Exception) -> bool:

@@ -10,7 +10,7 @@ import streamlit as st
 from search.errors import IndexNotFoundError, PanlinguaError
 from ui import access, resources
 from ui.components import frame
-from ui.components.markup import notice
+from ui.components.markup import problem
 from ui.messages import Speaker
 from ui.state import interface_language
 from ui.views import PAGES, Page
@@ -48,7 +48,7 @@ def _draw(draw: Callable[[resources.Library, Speaker], None], say: Speaker) -> N
             return
         draw(library, say)
     except PanlinguaError as error:
-        notice(str(error), kind="problem", title=say("problem"))
+        problem(error, say)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from ui import jobs
 from ui.files import source_path
 from ui.resources import Library
 
+INDEX_JOBS = ("ingest", "remove", "reindex")
 _STATUS_S = 120.0
 _MOST_POINTS = 2_000
 
@@ -62,6 +63,12 @@ def condition(_library: Library, state: str) -> Condition:
         skipped=tuple((a, b) for a, b in said["skipped"]),
         interrupted=bool(said["interrupted"]), size_bytes=int(said["bytes"]),
     )  # fmt: skip
+
+
+def moment(library: Library) -> str:
+    """What changes with every state of the index, and with every job on it that ended otherwise than it began."""
+    ended = [job.id for job in jobs.jobs(kinds=INDEX_JOBS) if job.state is not jobs.State.RUNNING]
+    return f"{library.state}|{ended[:1]}"
 
 
 def file_of(library: Library, source: str) -> Path | None:

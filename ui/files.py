@@ -67,10 +67,14 @@ def save_uploads(uploads: Sequence[Upload], folder: Path) -> list[Path]:
 
 def delete_uploads(settings: Settings, files: Iterable[Path | None]) -> None:
     """Delete those of the files that were uploaded, so that the next upload does not bring them back."""
-    folder = uploads_folder(settings).resolve()
     for path in files:
-        if path is not None and path.resolve().is_relative_to(folder):
+        if path is not None and is_upload(settings, path):
             path.unlink(missing_ok=True)
+
+
+def is_upload(settings: Settings, path: Path) -> bool:
+    """Whether the file was uploaded."""
+    return path.resolve().is_relative_to(uploads_folder(settings).resolve())
 
 
 def safe_name(name: str) -> str:

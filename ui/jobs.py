@@ -21,7 +21,7 @@ from typing import Any
 from search.settings import load_settings
 from ui.run_job import ENDED, ERRORS, LOCK, OUTPUT
 
-_DESCRIPTION, _STOPPING = "job.json", "stopping"
+_DESCRIPTION, _STOPPING, _DISMISSED = "job.json", "stopping", "dismissed"
 _KEPT = 30
 _TAIL_BYTES = 64 * 1024
 _STARTING_S = 5.0
@@ -47,6 +47,7 @@ class Job:
     state: State
     events: tuple[dict[str, Any], ...]
     problem: str
+    is_dismissed: bool = False
 
     @property
     def progress(self) -> float | None:
@@ -105,7 +106,10 @@ def job_of(job_id: str) -> Job | None:
     errors = _tail(folder / ERRORS) if state is State.FAILED else ""
     problem = errors.strip().splitlines()[-1].removeprefix("error: ") if errors.strip() else ""
     events = tuple(_events(_tail(folder / OUTPUT)))
-    return Job(job_id, described["kind"], described["about"], float(described["started"]), state, events, problem)
+    return Job(
+        job_id, described["kind"], described["about"], float(described["started"]), state, events, problem,
+        is_dismissed=(folder / _DISMISSED).exists(),
+    )  # fmt: skip
 
 
 def all_events(job_id: str) -> list[dict[str, Any]]:
@@ -123,6 +127,12 @@ def stop(job_id: str) -> None:
         (folder / _STOPPING).touch()
         with suppress(OSError, ValueError):
             os.kill(int((folder / "pid").read_text(encoding="ascii")), signal.SIGTERM)
+
+
+def dismiss(job_id: str) -> None:
+    """Show the end of a job no longer; what it said is kept."""
+    with suppress(OSError):
+        (_folder() / Path(job_id).name / _DISMISSED).touch()
 
 
 _runners: dict[str, subprocess.Popen[bytes]] = {}

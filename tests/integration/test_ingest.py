@@ -176,6 +176,23 @@ def test_a_file_that_breaks_keeps_its_earlier_version(
     assert found(settings, fake_encoder, "Sauerteig Mehl Wasser")[0] == "de/Brot.md"
 
 
+def test_a_file_without_text_is_counted_once_and_can_be_forgotten(
+    corpus: Path, settings: Settings, fake_encoder: FakeEncoder
+) -> None:
+    (corpus / "de/leer.txt").write_bytes(b"")
+    assert len(ingest(corpus, settings, fake_encoder).skipped) == 1
+    for again in (ingest(corpus, settings, fake_encoder), build.dry_run(corpus, IngestOptions(), settings)):
+        assert (again.files, again.unchanged, len(again.skipped)) == (len(FILES) + 1, len(FILES), 1)
+    (corpus / "de/leer.txt").unlink()
+    assert build.remove(settings, ["de/leer.txt"]) == []
+    assert build.status(settings).skipped == []
+    for name in FILES:
+        (corpus / name).unlink()
+    with pytest.raises(SourceError, match=f"{len(FILES)} of its files are indexed; nothing was removed"):
+        ingest(corpus, settings, fake_encoder)
+    assert not build.status(settings).interrupted
+
+
 def test_removing_by_id_and_folder(corpus: Path, settings: Settings, fake_encoder: FakeEncoder) -> None:
     ingest(corpus, settings, fake_encoder)
     with pytest.raises(SourceError, match="nope"):

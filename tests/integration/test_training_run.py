@@ -268,8 +268,14 @@ run_recipe(recipe, options, report=lambda _: None, progress=die)
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
     whole, _ = run(recipe, data, cache, tmp_path / "whole")
+    metrics = tmp_path / "killed" / "metrics.jsonl"
+    with metrics.open("a", encoding="utf-8") as file:
+        file.write('{"step": 2')  # cut off while it was written
     resumed, _ = run(recipe, data, cache, tmp_path / "killed", resume=True)
     same_weights(whole / "adapter", resumed / "adapter")
+    steps = [json.loads(line)["step"] for line in metrics.read_text("utf-8").splitlines()]
+    assert steps == [json.loads(line)["step"] for line in (whole / "metrics.jsonl").read_text("utf-8").splitlines()]
+    assert 20 in steps
 
 
 def test_a_run_is_not_overwritten_and_not_mixed_with_another(

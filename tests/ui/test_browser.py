@@ -177,6 +177,21 @@ def test_back_goes_to_the_search_before(page: Any, server: str) -> None:
     playwright.expect(field).to_have_value("water after a flood", timeout=TIMEOUT_MS)
 
 
+def test_the_next_page_starts_at_its_top(page: Any, server: str) -> None:
+    go(page, f"{server}/?q=water")
+    main = page.locator('[data-testid="stMain"]')
+    page.get_by_role("button", name=ENGLISH["search.next"]).click()
+    page.wait_for_url(re.compile("page=2"))
+    settle(page)
+    page.wait_for_function("() => document.querySelector('[data-testid=\"stMain\"]').scrollTop === 0")
+    page.locator("article.hit").nth(6).scroll_into_view_if_needed()
+    low = main.evaluate("item => item.scrollTop")
+    page.locator('[class*="st-key-open-"] button').nth(6).click()  # the hits are the same: the reader stays there
+    page.get_by_role("dialog").locator(".document-part.found").wait_for()
+    settle(page)
+    assert main.evaluate("item => item.scrollTop") == low > 0
+
+
 def test_translations_fold_and_a_document_opens(page: Any, server: str) -> None:
     go(page, f"{server}/?q=Hilft+Zahnpasta+bei+einer+Verbrennung%3F")
     also = page.locator("details.also").first

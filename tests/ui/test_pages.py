@@ -11,7 +11,8 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from ui import corpus, jobs
+from search.settings import load_settings
+from ui import corpus, files, jobs
 from ui.messages import LANGUAGES, load_messages
 from ui.views import search_page
 
@@ -211,8 +212,13 @@ def test_an_adapted_encoder_shows_its_verdict_and_can_be_put_to_use(home: Path) 
 
 
 def test_a_damaged_request_is_a_message_and_not_a_traceback() -> None:
-    app = open_page(q="water", lang="klingon")
+    app = open_page(q="water", lang="klingon", ui="de")
     assert 'class="notice notice-problem"' in html(app)
+    assert "Es gibt keine Sprache" in html(app)
+
+
+def test_notes_are_in_the_language_of_the_interface() -> None:
+    assert "Nichts im Index passt zu" in html(open_page(q="water title:xyzzy", ui="de"))
 
 
 def test_password_stands_before_everything(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,8 +241,6 @@ def wait_for(condition: Callable[[], bool], seconds: float = 240.0) -> None:
 
 
 def test_a_job_reports_progress_and_its_summary(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from search.settings import load_settings
-
     monkeypatch.setenv("PANLINGUA_INDEX", str(home / "own"))
     documents = home / "documents"
     documents.mkdir()
@@ -249,6 +253,35 @@ def test_a_job_reports_progress_and_its_summary(home: Path, monkeypatch: pytest.
     assert job.summary["documents"] == 1
     assert job.progress == 1.0
     assert job.at == "日記.txt"
+    app = open_page("corpus")
+    assert "日記" in html(app)
+    app.button(key=f"dismiss-{job_id}").click().run()
+    assert "Reading 日記" not in html(app)
+    assert jobs.all_events(job_id)[-1]["documents"] == 1  # what it said is kept
+
+
+def test_uploads_that_cannot_be_read_can_be_deleted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PANLINGUA_INDEX", str(home / "own"))
+    settings = load_settings()
+    folder = files.uploads_folder(settings)
+    folder.mkdir(parents=True)
+    (folder / "日記.txt").write_text("今日は雨が降りました。傘を忘れました。", encoding="utf-8")
+    (folder / "空.txt").write_bytes(b"")
+
+    def ended(job_id: str) -> bool:
+        job = jobs.job_of(job_id)
+        return job is not None and job.state is not jobs.State.RUNNING
+
+    first = corpus.start_ingest(settings, folder, about="日記")
+    wait_for(lambda: ended(first))
+    app = open_page("corpus")
+    assert "空.txt" in html(app)
+    app.button(key="delete-unread").click().run()
+    wait_for(lambda: all(ended(job.id) for job in jobs.jobs()))
+    assert [path.name for path in folder.iterdir()] == ["日記.txt"]
+    app = open_page("corpus")
+    assert not any(button.key == "delete-unread" for button in app.button)
+    assert "<article" in html(open_page(q="雨"))
 
 
 def test_a_failing_job_says_why(home: Path) -> None:

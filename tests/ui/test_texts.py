@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from indexer.sources.files import SUPPORTED
-from search.errors import SourceError
+from search.errors import PanlinguaError, SourceError
 from search.highlight import Highlight, HighlightKind
+from search.language import check_languages
 from search.records import Chunk
 from search.results import Hit, Mode
 from search.settings import load_settings
@@ -22,7 +25,7 @@ from ui.components.markup import plain, tag
 from ui.components.passages import Span, excerpt, marked, whole_text
 from ui.languages import day, direction_of, language_name, number
 from ui.messages import LANGUAGES, Speaker, load_messages, nearest_language
-from ui.reasons import KINDS, kind_of, reason_in
+from ui.reasons import KINDS, kind_of, reason_in, sentence_in
 from ui.state import Request
 
 HOSTILE = (
@@ -66,6 +69,69 @@ def test_reasons_are_said_in_the_readers_language_with_the_original() -> None:
     said = reason_in("zip bomb: 3 MB that unpack to 9 MB", Speaker("ja"))
     assert said == "開くのは安全ではありません (zip bomb: 3 MB that unpack to 9 MB)"
     assert reason_in("something new", Speaker("ja")) == "something new"
+
+
+def test_every_note_on_a_search_is_said_in_the_readers_language(repository: Path) -> None:
+    """Notes as the engine's code writes them, with numbers for what is filled in."""
+    sources = {"interpretation.py": "append", "engine.py": "note", "topics/find.py": "append"}
+    notes = [
+        "".join(str(part.value) if isinstance(part, ast.Constant) else _filled_in(part) for part in written.values)
+        for name in sources
+        for node in ast.walk(ast.parse((repository / "search" / name).read_text("utf-8")))
+        for written in [_note_of(node)]
+        if written is not None
+    ]
+    assert len(notes) >= 8
+    for note in notes:
+        assert sentence_in(note, Speaker("ja")) != note, note
+    assert sentence_in("the query has 25,312 characters; the first 20,000 were searched", Speaker("de")) == (
+        "Die Frage hat 25.312 Zeichen; gesucht wurde nach den ersten 20.000."
+    )
+    assert sentence_in("something new: 7", Speaker("ja")) == "something new: 7"
+
+
+def _filled_in(part: ast.expr) -> str:
+    match part:
+        case ast.FormattedValue(value=ast.Call(func=ast.Name(id="counted"), args=[_, ast.Constant(value=noun)])):
+            return f"7 {noun}s"
+    return "7"
+
+
+def _note_of(node: ast.AST) -> ast.JoinedStr | None:
+    """What a statement notes: `notes.append(f"...")`, or `note = f"..."`."""
+    match node:
+        case ast.Call(func=ast.Attribute(attr="append", value=ast.Name(id="notes") | ast.Attribute(attr="notes"))):
+            return node.args[0] if isinstance(node.args[0], ast.JoinedStr) else None
+        case ast.Assign(targets=[ast.Name(id="note")], value=ast.JoinedStr()):
+            return node.value  # type: ignore[return-value]
+    return None
+
+
+def test_errors_of_the_pages_are_said_in_the_readers_language(tmp_path: Path) -> None:
+    attempts: list[Callable[[], object]] = [
+        lambda: files.save_uploads([Sent("virus.exe")], tmp_path),
+        lambda: files.save_uploads([Sent("groß.txt", bytes(files.MAX_UPLOAD_BYTES + 1))], tmp_path),
+        lambda: files.save_uploads([Sent("a.txt")] * (files.MAX_UPLOADS + 1), tmp_path),
+        lambda: files.check_folder("docs", [tmp_path]),
+        lambda: files.check_folder("/etc", [tmp_path]),
+        lambda: files.check_folder(str(tmp_path / "没有"), [tmp_path]),
+        lambda: check_languages(["zzz"], among=["de", "ja"]),
+        lambda: check_languages(["jp"], among=["de", "ja"]),
+    ]
+    for attempt in attempts:
+        with pytest.raises(PanlinguaError) as caught:
+            attempt()
+        for language in ("de", "ar", "zh"):
+            said = sentence_in(str(caught.value), Speaker(language))
+            assert said != str(caught.value)
+
+
+def test_what_runs_in_the_other_direction_is_set_apart() -> None:
+    assert Speaker("ar")("job.remove", about="report.pdf") == "إزالة \u2068report.pdf\u2069"
+    assert Speaker("en")("job.remove", about="تقرير.pdf") == "Removing \u2068تقرير.pdf\u2069"
+    assert Speaker("en")("job.remove", about="bill\u202efdp.exe") == "Removing \u2068bill\u202efdp.exe\u2069"
+    assert Speaker("en")("job.remove", about="レポート.pdf 7") == "Removing レポート.pdf 7"
+    assert Speaker("ar")("search.page", page="٣") == "صفحة ٣"
 
 
 def test_interface_language_follows_the_browser() -> None:

@@ -155,6 +155,19 @@ def test_the_sentence_is_found_at_its_place_in_the_document(lang: str) -> None:
     assert list(found) == sorted(found)
 
 
+def test_a_title_or_heading_is_marked_only_where_there_is_nothing_else() -> None:
+    cache = TokenCache(WordEncoder())  # type: ignore[arg-type]
+    marker = Highlighter("quokka", cache, LanguageMap.identity(64))
+    title, body = "# Quokka quokka", "Das Tier quokka schläft am Tag unter einem Baum."
+    below = Chunk("d", 0, f"{title}\n\n{body}", title="Quokka quokka", lang="de", end=len(title) + 2 + len(body))
+    alone = Chunk("d", 1, title, headings=("Quokka quokka",), lang="de", end=len(title))
+    marked = [
+        next(chunk.text[h.start : h.end].strip() for h in found if h.kind is SENTENCE)
+        for chunk, found in zip([below, alone], marker.mark([below, alone]), strict=True)
+    ]
+    assert marked == [body, title]
+
+
 def test_odd_passages_are_marked_without_error() -> None:
     texts = ["", " \n ", "…?!", FAMILY * 50, "\u200f\u202e", "a" * 3000, "cafe\u0301 " * 300, "\ud800 x", '"' * 1500]
     chunks = [Chunk(f"d{n}", 0, text, start=7, end=7 + len(text)) for n, text in enumerate(texts)]

@@ -64,6 +64,7 @@ def test_the_shipped_recipes_are_the_known_ones() -> None:
         (SMALL + "[training]\nsteps = 0\n", "training.steps: Input should be greater than or equal to 1 (it is 0)"),
         (SMALL + '[training]\nschedule = "step"\n', "training.schedule: Input should be 'linear', 'cosine'"),
         (SMALL + "[training]\nmatryoshka = [64, 128]\n", "training.matryoshka must fall"),
+        (SMALL + "[data]\ndev_share = 0\n[training]\nevaluate_every = 10\n", "needs a dev split"),
         (SMALL + "[training]\npatience = 2\n", "checkpoint_every must be a multiple of evaluate_every"),
         (SMALL + "[training]\npatience = 2\nevaluate_every = 30\n", "(they are 100 and 30)"),
         (

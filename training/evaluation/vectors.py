@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +15,6 @@ import numpy as np
 
 from search.balance import (
     DEFAULT_BALANCE,
-    DEFAULT_RANK,
     LanguageMap,
     LanguageOffsets,
     LanguageSums,
@@ -132,7 +131,7 @@ class AffineEncoder:
 
     Args:
         base: The encoder; give a `CachedEncoder` so that the plain one and this one share the work.
-        language_map: From `fit_affine`, an index, or `as_engine`.
+        language_map: Of an index, or from `as_engine`.
         balance: 0 (plain inner product of centred vectors) to 1 (language-neutral).
         refines: Whether `for_documents` fits the map to documents, from `offsets` if there are any.
         offsets: See `refines`.
@@ -190,35 +189,6 @@ class AffineEncoder:
     def encode_documents(self, texts: Sequence[str]) -> Vectors:
         """Document vectors (B, D) as an index stores them."""
         return self.language_map.map_documents(self.base.encode_documents(texts))
-
-
-def fit_affine(vectors_by_language: Mapping[str, Vectors], *, rank: int = DEFAULT_RANK) -> LanguageMap:
-    """The plainest map of its kind: global mean removed, span of the language means projected out.
-
-    A baseline for the shipped map. Languages count equally. Without parallel texts, what the languages write about goes
-    into their means and is removed too.
-
-    Worked: means (1, 0, 0) and (0, 0, 1): the mean is (0.5, 0, 0.5), the basis (1, 0, -1)/sqrt 2.
-
-    Args:
-        vectors_by_language: Unit vectors (B, D) of each language, two languages or more.
-        rank: Dimensions removed at the most; one less than there are languages, if that is fewer.
-
-    Raises:
-        EvaluationError: Fewer than two languages.
-
-    Source: Yang et al., 2021, "A Simple and Effective Method To Eliminate the Self Language Bias in Multilingual
-    Representations" (LIR), section 2.
-    Differs: removes the means' span, not the principal directions of each language; centres.
-    """
-    if len(vectors_by_language) < 2:
-        raise EvaluationError(f"fit_affine needs two languages or more, got {sorted(vectors_by_language)}")
-    means = np.stack([rows.mean(axis=0, dtype=np.float64) for _, rows in sorted(vectors_by_language.items())])
-    mean = means.mean(axis=0)
-    _, values, directions = np.linalg.svd(means - mean, full_matrices=False)
-    kept = min(rank, len(means) - 1, int((values > 1e-6).sum()))
-    centre = mean.astype(np.float32)
-    return LanguageMap(centre, directions[:kept].astype(np.float32), np.zeros_like(centre))
 
 
 def _content_hash(texts: Sequence[str]) -> str:

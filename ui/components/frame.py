@@ -29,6 +29,14 @@ export default function ({ data }) {
   }
 }
 """
+_START_AT_TOP = """
+export default function ({ data }) {
+  const root = document.documentElement.dataset;
+  if (root.shown !== undefined && root.shown !== data.shown)
+    document.querySelector('[data-testid="stMain"]')?.scrollTo(0, 0);
+  root.shown = data.shown;
+}
+"""
 
 
 def draw_frame(say: Speaker) -> None:
@@ -41,6 +49,12 @@ def draw_frame(say: Speaker) -> None:
     }  # fmt: skip
     with st.container(key="document-settings", height=1, border=False):
         v2.component("panlingua.document", js=_SET_DOCUMENT)(data=data, key="document")
+
+
+def start_at_top(shown: str) -> None:
+    """Take the reader to the top of the page whenever `shown`, which names what it shows, is another than before."""
+    with st.container(key="start-at-top", height=1, border=False):
+        v2.component("panlingua.top", js=_START_AT_TOP)(data={"shown": shown}, key="top")
 
 
 def draw_preferences(say: Speaker) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from ui import adapting, jobs
-from ui.components.markup import draw, notice, plain, tag
+from ui.components.markup import Kind, draw, notice, plain, tag
 from ui.jobs import Job, State
 from ui.languages import number, percent
 from ui.messages import Speaker
@@ -29,7 +29,7 @@ def draw_jobs(kinds: Sequence[str], say: Speaker) -> None:
         found = jobs.jobs(kinds=kinds)
         if any(job.id in st.session_state[_SEEN] and job.state is not State.RUNNING for job in found):
             st.rerun()
-        for job in found[:_SHOWN]:
+        for job in [job for job in found if not job.is_dismissed][:_SHOWN]:
             _draw_job(job, say)
 
     look()
@@ -44,13 +44,21 @@ def _draw_job(job: Job, say: Speaker) -> None:
             percentage = percent(share, say.language) if share is not None else say("job.starting")
             st.progress(share or 0.0, text=plain(f"{percentage} {job.at}".strip()))
             st.button(say("job.stop"), key=f"stop-{job.id}", on_click=jobs.stop, args=(job.id,))
-    elif job.state is State.DONE:
-        if told := _told(job.summary, say):
-            notice(told, kind="good", title=what)
+        return
+    kind: Kind = "info"
+    if job.state is State.DONE:
+        told, kind = _told(job.summary, say), "good"
     elif job.state is State.STOPPED:
-        notice(say("job.stopped"), title=what)
+        told = say("job.stopped")
     else:
-        notice(job.problem or say("job.failed"), kind="problem", title=what)
+        told, kind = job.problem or say("job.failed"), "problem"
+    if told:
+        with st.container(key=f"ended-{job.id}"):
+            notice(told, kind=kind, title=what)
+            st.button(
+                "", icon=":material/close:", key=f"dismiss-{job.id}", help=say("job.dismiss"), type="tertiary",
+                on_click=jobs.dismiss, args=(job.id,),
+            )  # fmt: skip
 
 
 def _told(summary: dict[str, Any], say: Speaker) -> str:
@@ -60,11 +68,11 @@ def _told(summary: dict[str, Any], say: Speaker) -> str:
         counts = {name: number(int(summary.get(name) or 0), say.language) for name in names}
         skipped = summary.get("skipped") or []
         said = say("job.ingested", **counts, skipped=number(len(skipped), say.language))
-        reasons = [f"{row['source']}: {reason_in(row['reason'], say)}" for row in skipped[:5]]
+        reasons = [f"{say.isolated(row['source'])}: {reason_in(row['reason'], say)}" for row in skipped[:5]]
         return "\n".join([said, *reasons])
     if summary.get("event") == "verdict":
         verdict = say("encoders.recommended" if summary.get("recommended") else "encoders.not_recommended")
         return f"{verdict}\n{adapting.verdict_in(summary.get('findings') or (), say)}"
-    if summary.get("event") == "removed":
-        return say("job.removed", documents=number(len(summary.get("documents") or []), say.language))
+    if summary.get("event") == "removed" and (removed := summary.get("documents")):
+        return say("job.removed", documents=number(len(removed), say.language))
     return ""

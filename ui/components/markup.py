@@ -8,6 +8,12 @@ from typing import Literal
 import streamlit as st
 from markupsafe import Markup, escape
 
+from search.errors import PanlinguaError
+from ui.messages import Speaker
+from ui.reasons import sentence_in
+
+Kind = Literal["info", "problem", "good"]
+
 _MARKDOWN = re.compile(r"([!-/:-@\[-`{-~])")
 _VOID = frozenset({"br", "hr", "img", "input"})
 
@@ -45,8 +51,13 @@ def page_head(title: str, lead: str = "", *, wide: bool = False) -> None:
     draw(tag("header", heading, tag("p", lead, class_="page-lead") if lead else None, class_="page-head"))
 
 
-def notice(message: str, *, kind: Literal["info", "problem", "good"] = "info", title: str = "") -> None:
+def notice(message: str, *, kind: Kind = "info", title: str = "") -> None:
     """A message as plain text; unlike st.error it reads nothing as Markdown. Problems are read out at once."""
     heading = tag("strong", title) if title else None
     role = "alert" if kind == "problem" else "status"
     draw(tag("div", heading, tag("p", message, dir="auto"), class_=f"notice notice-{kind}", role=role))
+
+
+def problem(error: PanlinguaError, say: Speaker) -> None:
+    """An error that is meant for people."""
+    notice(sentence_in(str(error), say), kind="problem", title=say("problem"))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import tomllib
+import unicodedata
 from functools import lru_cache
 from pathlib import Path
+
+from ui.languages import direction_of
 
 FOLDER = Path(__file__).parent
 REFERENCE = "en"
@@ -30,5 +33,11 @@ class Speaker:
         self.language = nearest_language(language)
 
     def __call__(self, key: str, **values: object) -> str:
-        """The message of that key with its values filled in."""
-        return load_messages(self.language)[key].format(**values)
+        """The message of that key with its values filled in, those that run in the other direction set apart."""
+        isolated = {name: self.isolated(str(value)) for name, value in values.items()}
+        return load_messages(self.language)[key].format(**isolated)
+
+    def isolated(self, value: str) -> str:
+        """`value`, between U+2068 and U+2069 where it has letters that run against this language (Unicode annex 9)."""
+        against = {"L"} if direction_of(self.language) == "rtl" else {"R", "AL", "RLO"}
+        return f"\u2068{value}\u2069" if any(unicodedata.bidirectional(sign) in against for sign in value) else value

@@ -14,14 +14,14 @@ from ui import corpus, files, resources
 from ui.components import charts, tables
 from ui.components.job_list import draw_jobs
 from ui.components.language_marks import language_bars, language_names, language_tag
-from ui.components.markup import draw, notice, page_head, tag
+from ui.components.markup import draw, notice, page_head, problem, tag
+from ui.corpus import Condition
 from ui.languages import day, language_name, number, size
 from ui.messages import Speaker
 from ui.reasons import reason_in
 from ui.resources import Library
 from ui.state import enter
 
-JOB_KINDS = ("ingest", "remove", "reindex")
 _MOST_GAPS = 200
 
 
@@ -32,7 +32,7 @@ def draw_corpus(library: Library, say: Speaker) -> None:
     if library.is_sample:
         notice(say("corpus.sample"))
     _draw_facts(library, say)
-    draw_jobs(JOB_KINDS, say)
+    draw_jobs(corpus.INDEX_JOBS, say)
     adding, documents, languages, coverage, health = st.tabs(
         [say(f"corpus.{name}") for name in ("add", "documents", "languages", "coverage", "health")]
     )
@@ -72,7 +72,7 @@ def _add_uploads(settings: Settings, uploads: Sequence[files.Upload], say: Speak
     try:
         paths = files.save_uploads(uploads, files.uploads_folder(settings))
     except PanlinguaError as error:
-        notice(str(error), kind="problem", title=say("problem"))
+        problem(error, say)
         return
     about = ", ".join(path.name for path in paths[:3]) + (" …" if len(paths) > 3 else "")
     corpus.start_ingest(settings, files.uploads_folder(settings), about=about)
@@ -83,7 +83,7 @@ def _add_folder(settings: Settings, text: str, say: Speaker) -> None:
     try:
         folder = files.check_folder(text, files.allowed_folders())
     except PanlinguaError as error:
-        notice(str(error), kind="problem", title=say("problem"))
+        problem(error, say)
         return
     corpus.start_ingest(settings, folder, about=str(folder))
     st.rerun()
@@ -170,7 +170,7 @@ def _draw_health(library: Library, say: Speaker) -> None:
     index = library.engine.index()
     manifest = index.manifest
     with st.spinner(say("corpus.looking")):
-        state = corpus.condition(library, library.state)
+        state = corpus.condition(library, corpus.moment(library))
     rows = [
         (say("health.encoder"), f"{manifest.encoder} · {manifest.encoder_fingerprint[:12]} · {manifest.dimension} d"),
         (say("health.size"), size(state.size_bytes, say.language)),
@@ -192,3 +192,17 @@ def _draw_health(library: Library, say: Speaker) -> None:
     if state.skipped:
         head = (say("corpus.file"), say("health.reason"))
         draw(tables.rows(head, [(name, reason_in(reason, say)) for name, reason in state.skipped[:500]]))
+        _offer_deletion(library, state, say)
+
+
+def _offer_deletion(library: Library, state: Condition, say: Speaker) -> None:
+    """Delete uploads that could not be read, which are tried and reported again with every upload."""
+    settings = library.engine.settings
+    roots = list(zip(state.roots, state.prefixes, strict=True))
+    found = {name: files.source_path(name, roots) for name, _ in state.skipped}
+    uploads = {name: path for name, path in found.items() if path is not None and files.is_upload(settings, path)}
+    label = say("health.delete", files=number(len(uploads), say.language))
+    if uploads and st.button(label, key="delete-unread"):
+        files.delete_uploads(settings, uploads.values())
+        corpus.start_removal(settings, list(uploads))
+        st.rerun()

@@ -15,7 +15,7 @@ from ui.components.adaptation import draw_adaptation
 from ui.components.hits import title_of
 from ui.components.job_list import draw_jobs
 from ui.components.language_marks import language_tag
-from ui.components.markup import draw, notice, page_head, tag
+from ui.components.markup import draw, page_head, problem, tag
 from ui.corpus import short_name
 from ui.laboratory import Matrix, Ranking, Run
 from ui.languages import direction_of, language_name, number
@@ -60,7 +60,7 @@ def _draw_comparison(library: Library, say: Speaker) -> None:
             try:
                 st.session_state[_COMPARED] = laboratory.compare(library, query, chosen)
             except PanlinguaError as error:
-                notice(str(error), kind="problem", title=say("problem"))
+                problem(error, say)
                 return
     rankings: list[Ranking] = st.session_state.get(_COMPARED, [])
     if rankings:
@@ -173,5 +173,5 @@ def _folder(text: str, say: Speaker) -> Path | None:
     try:
         return files.check_folder(text, files.allowed_folders())
     except PanlinguaError as error:
-        notice(str(error), kind="problem", title=say("problem"))
+        problem(error, say)
         return None

@@ -21,6 +21,7 @@ from ui.exploring import Colour, Group
 from ui.jobs import State, jobs
 from ui.languages import number
 from ui.messages import Speaker
+from ui.reasons import sentence_in
 from ui.resources import Library
 from ui.state import Request, begin, commit, link_to
 
@@ -139,7 +140,7 @@ def _draw_topics(library: Library, found: DocumentMap, grouped: Sequence[Group],
     """The topics, largest first, in the colours of their groups."""
     draw(tag("h2", say("explore.topics"), class_="section-title"))
     for note in found.topics.notes:
-        notice(note)
+        notice(sentence_in(note, say))
     languages = library.engine.index().languages
     places = {group.key: group.place for group in grouped}
     items = [_topic(topic, languages, places.get(str(topic.id)), say) for topic in exploring.leaf_topics(found)]

@@ -10,15 +10,18 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from search.errors import QueryError
+from search.records import UNDETERMINED
 from search.results import Hit, SearchResult
 from ui import exports, finding, resources
 from ui.components import controls, document
+from ui.components.frame import start_at_top
 from ui.components.hits import explanation, hit_card, title_of
 from ui.components.language_marks import language_spread
-from ui.components.markup import draw, notice, plain, tag
+from ui.components.markup import draw, notice, plain, problem, tag
 from ui.finding import PAGE_SIZE, Found
 from ui.languages import language_name, number, percent
 from ui.messages import Speaker
+from ui.reasons import sentence_in
 from ui.resources import Library
 from ui.state import Request, begin, commit, current_request, set_widgets
 
@@ -35,6 +38,7 @@ def draw_search(library: Library, say: Speaker) -> None:
         type="search", icon=":material/search:", on_change=_asked, autocomplete="off",
     )  # fmt: skip
     commit(request)
+    start_at_top(f"{request.q} {request.like} {request.page}")
     if not request.q and not request.like:
         controls.draw_controls(library, request, resources.facets(library, library.state), say)
         _draw_beginning(library, say)
@@ -99,7 +103,7 @@ def _draw_results(library: Library, request: Request, found: Found, say: Speaker
 def _draw_remarks(result: SearchResult, request: Request, say: Speaker) -> None:
     """What the engine wants known, and what may have been meant."""
     for note in result.notes:
-        notice(note)
+        notice(sentence_in(note, say))
     if result.suggestion:
         with st.container(horizontal=True, vertical_alignment="center", key="suggestion"):
             draw(tag("span", say("search.suggestion"), class_="summary"), width="content")
@@ -124,8 +128,8 @@ def _draw_summary(result: SearchResult, request: Request, found: Found, say: Spe
     if reading_ms := round(result.timings_ms.get("rerank", 0)):
         reading = number(reading_ms, say.language)
         took = f"{took} ({say('search.rerank_took', ms=reading)})"
-    spoken = detected.lang if result.interpretation.text else ""
-    parts = [shown, read if spoken else None, took, conditions if result.interpretation.conditions else None]
+    is_read = bool(result.interpretation.text) and detected.lang != UNDETERMINED
+    parts = [shown, read if is_read else None, took, conditions if result.interpretation.conditions else None]
     draw(tag("div", *[tag("span", part) for part in parts if part], class_="summary", role="status"))
 
 
@@ -170,7 +174,7 @@ def _draw_likeness(library: Library, request: Request, say: Speaker) -> None:
 
 def _draw_refused(error: QueryError, request: Request, say: Speaker) -> None:
     """What is asked for is not there, or is no language: say it, with a way out."""
-    notice(str(error), kind="problem", title=say("problem"))
+    problem(error, say)
     bare = Request(q=request.q)
     if request != bare:
         label = "search.back" if request.like else "search.clear"
