@@ -6,6 +6,7 @@ import base64
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
 from search.api.access import allow
@@ -31,8 +32,8 @@ async def live() -> dict[str, str]:
 
 @router.get("/health/ready", response_model=HealthAnswer, tags=["server"], responses=documented(503))
 async def ready(service: Service_) -> dict[str, str]:
-    """Whether searches are answered: the encoder is loaded."""
-    service.engine()
+    """Whether searches are answered: encoder and index are open, and belong together."""
+    await run_in_threadpool(service.check)
     return {"status": "ok"}
 
 

@@ -77,6 +77,20 @@ class Service:
             raise ApiError(503, f"not ready: {self._problem}", {"Retry-After": "5"})
         return self._engine
 
+    def check(self) -> None:
+        """Nothing, if searches are answered, or documents are taken where there are none yet.
+
+        Raises:
+            ApiError: The encoder, or that of the index, is not loaded; the message says why.
+            StoreError: The index cannot be opened.
+        """
+        try:
+            self.engine().encoder()
+        except IndexNotFoundError:
+            return
+        except EncoderMismatchError as error:
+            raise ApiError(503, f"not ready: {error}", {"Retry-After": "5"}) from error
+
     def encoder(self) -> Encoder:
         """The encoder, whether or not there is an index.
 

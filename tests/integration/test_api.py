@@ -24,7 +24,7 @@ from search.api.service import Service
 from search.encoder.encoding import TokenVectors
 from search.settings import Settings, load_settings
 from tests.conftest import FakeEncoder
-from tests.integration.indexes import FILES
+from tests.integration.indexes import FILES, OtherEncoder
 
 READ, WRITE, EMBED, METRICS = (f"{name}-secret-of-enough-characters" for name in ("read", "write", "embed", "metrics"))
 INDEXER = "import search.encoder; from tests.conftest import FakeEncoder; " \
@@ -395,6 +395,17 @@ def test_without_an_index_the_server_says_what_to_do_and_takes_documents(tmp_pat
         assert done(client, client.post("/v1/documents", json=sent).json())["state"] == "done"
         assert len(ids(client, "erste")) == 1
         assert client.get("/v1/index").json()["documents"] == 1
+
+
+def test_a_server_over_the_index_of_another_encoder_is_not_ready(tmp_path: Path) -> None:
+    settings = load_settings(home=tmp_path, index="other", serve={"rate": 0})
+    for client in client_of(settings):  # ready while there is no index
+        (tmp_path / "docs").mkdir()
+        (tmp_path / "docs" / "tee.txt").write_text("Grüner Tee.", encoding="utf-8")
+        build.ingest(tmp_path / "docs", settings, encoder=OtherEncoder())  # type: ignore[arg-type]
+        answer = client.get("/health/ready")
+        assert (answer.status_code, "other-1" in answer.json()["detail"]) == (503, True)
+        assert client.get("/health/live").status_code == 200
 
 
 def test_the_page_of_the_description_needs_no_network(client: TestClient) -> None:
