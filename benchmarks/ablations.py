@@ -1,6 +1,6 @@
 """The claims of "Retrofitting Small Multilingual Models for Retrieval" (arXiv 2510.14274), tried at a small scale.
 
-    python -m benchmarks.ablations --data TRAIN --eval EVAL --work FOLDER [--steps 100] [--arms NAME ...]
+    python -m benchmarks.ablations --data TRAIN --eval EVAL --work FOLDER [--steps 100] [--seed 7] [--arms NAME ...]
 
 Every arm trains the base encoder for as many steps by a recipe that differs in one thing:
 
@@ -11,6 +11,7 @@ Every arm trains the base encoder for as many steps by a recipe that differs in 
 `--mean NAME NAME ...` judges the mean of the updates of arms that were trained (`training average`), `--swap TASK
 LANGUAGE` one expert with layers of another (`training swap`); "language expert" is trained on translations alone, into
 languages that "one task, few languages" has no questions in. Rows whose texts are in an evaluation set are left out.
+`--seed` draws other rows and batches, in a FOLDER of its own.
 Then all are judged in float32 on the same sets and queries. What is in FOLDER is not made again, so that an interrupted
 measurement goes on. Writes results/ablations.jsonl.
 """
@@ -85,7 +86,7 @@ def rows_of(arm: Arm, options: argparse.Namespace) -> list[Row]:
     rows = mined(options) if arm.negatives is not None else all_rows(recipe, arm, options)
     if arm.tasks:
         rows = [row for row in rows if row.task in arm.tasks]
-    return sorted(rows, key=lambda row: fraction(row.model_dump_json(), SEED))[: arm.rows]
+    return sorted(rows, key=lambda row: fraction(row.model_dump_json(), options.seed))[: arm.rows]
 
 
 def write_data(rows: Sequence[Row], folder: Path) -> None:
@@ -99,7 +100,7 @@ def write_data(rows: Sequence[Row], folder: Path) -> None:
 def all_rows(recipe: Recipe, arm: Arm, options: argparse.Namespace) -> list[Row]:
     """What the recipe would train on."""
     data = recipe.data.model_copy(update={"languages": arm.languages, "dev_share": 0.0})
-    prepared = prepare(data, options.data, held_out=options.eval, seed=SEED)
+    prepared = prepare(data, options.data, held_out=options.eval, seed=options.seed)
     return [row for rows in prepared.rows.values() for row in rows]
 
 
@@ -133,10 +134,10 @@ def write_jsonl(path: Path, rows: Iterable[Row]) -> None:
 def prepare_arm(name: str, options: argparse.Namespace) -> tuple[list[Row], Recipe]:
     """Rows and recipe of an arm."""
     rows = rows_of(ARMS[name], options)
-    return rows, recipe_of(name, ARMS[name], rows, options.steps)
+    return rows, recipe_of(name, ARMS[name], rows, options)
 
 
-def recipe_of(name: str, arm: Arm, rows: Sequence[Row], steps: int) -> Recipe:
+def recipe_of(name: str, arm: Arm, rows: Sequence[Row], options: argparse.Namespace) -> Recipe:
     """The recipe of an arm: the shipped one's streams, as far as the arm has data for them."""
     base = load_recipe(BASE)
     streams = list(base.streams)
@@ -153,9 +154,16 @@ def recipe_of(name: str, arm: Arm, rows: Sequence[Row], steps: int) -> Recipe:
         if stream.objective is Objective.NEUTRAL
         or any(task == stream.objective and fnmatch(name, glob) for task, name in held for glob in stream.datasets)
     ]  # fmt: skip
-    same = {"steps": steps, "evaluate_every": 0, "checkpoint_every": steps, "keep_checkpoints": 1, "matryoshka": ()}
+    same = {
+        "steps": options.steps,
+        "evaluate_every": 0,
+        "checkpoint_every": options.steps,
+        "keep_checkpoints": 1,
+        "matryoshka": (),
+    }
     return base.model_copy(update={
-        "name": file_name(name), "streams": tuple(streams), "training": base.training.model_copy(update=same),
+        "name": file_name(name), "seed": options.seed, "streams": tuple(streams),
+        "training": base.training.model_copy(update=same),
         "data": Data(files=("*.jsonl.gz",), dev_share=0.0),
     })  # fmt: skip
 
@@ -175,7 +183,8 @@ def train(name: str, prepared: Preparation, options: argparse.Namespace) -> dict
     seconds = round(time.monotonic() - started)
     call("export", str(folder / "run"), "--out", str(folder / "encoder"))
     found = {
-        "arm": name, "steps": recipe.training.steps, "rows": len(rows), "tasks": len({row.task for row in rows}),
+        "arm": name, "seed": recipe.seed, "steps": recipe.training.steps, "rows": len(rows),
+        "tasks": len({row.task for row in rows}),
         "languages": len({lang for row in rows for lang in row_langs(row)}), "seconds": seconds,
     }  # fmt: skip
     done.write_text(json.dumps(found), encoding="utf-8")
@@ -257,12 +266,15 @@ def build_parser(description: str | None, *, steps: int, limit: int) -> argparse
 def main() -> None:
     """Train and judge every arm; what was judged before is not judged again."""
     parser = build_parser(__doc__, steps=100, limit=200)
+    parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), metavar="NAME")
     parser.add_argument("--mean", nargs="+", choices=list(ARMS), metavar="NAME")
     parser.add_argument("--swap", nargs=2, choices=list(ARMS), metavar="NAME")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    run = describe_run(f"python -m benchmarks.ablations --steps {options.steps} --limit {options.limit}")
+    run = describe_run(
+        f"python -m benchmarks.ablations --steps {options.steps} --limit {options.limit} --seed {options.seed}"
+    )
     if names := options.swap or options.mean:
         how = "swap" if options.swap else "mean"
         quoted = " ".join(f'"{name}"' for name in names)
