@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import PurePosixPath
 from typing import TypeAlias
 
 import numpy as np
@@ -46,6 +47,12 @@ class Chunk:
     def id(self) -> str:
         """Deterministic point id: the same document and chunk number always give the same UUID."""
         return point_id(self.document_id, self.number)
+
+    @property
+    def is_named_by_file(self) -> bool:
+        """Whether the title is the name of the file, for want of one in the text."""
+        title, stem = ("".join(filter(str.isalnum, text)) for text in (self.title, PurePosixPath(self.source).stem))
+        return title == stem and self.title not in self.headings
 
 
 @lru_cache(maxsize=16_384)  # a search asks for the ids of its candidates several times: a fifth of its time

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import streamlit as st
 
@@ -19,7 +19,7 @@ from search.engine import Engine
 from search.errors import PanlinguaError
 from search.facets import Facets
 from search.index import IndexFolder
-from search.records import Chunk, Filter, Range
+from search.records import Filter, Range
 from search.settings import Settings, load_settings
 from search.store.base import HNSW_FROM_POINTS
 
@@ -129,14 +129,8 @@ def _sample_queries() -> list[tuple[str, str]]:
 
 def _titles(library: Library) -> list[tuple[str, str]]:
     chunks = [point.chunk for point in islice(library.engine.index().store.iter_points(), _LOOKED_AT)]
-    titled = [chunk for chunk in chunks if 8 <= len(chunk.title) <= 80 and not _is_named_by_file(chunk)]
+    titled = [chunk for chunk in chunks if 8 <= len(chunk.title) <= 80 and not chunk.is_named_by_file]
     return _one_of_each_language([(chunk.lang, chunk.title) for chunk in titled])
-
-
-def _is_named_by_file(chunk: Chunk) -> bool:
-    """Whether the title is the file's name, for want of one in the text."""
-    title, stem = ("".join(filter(str.isalnum, text)) for text in (chunk.title, PurePath(chunk.source).stem))
-    return title == stem
 
 
 def _one_of_each_language(queries: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ import numpy as np
 from search.records import UNDETERMINED, Chunk, Vectors
 from search.text import has_spaces_between_words, truncate_graphemes
 from search.topics.clustering import Labels
-from search.topics.records import Label
+from search.topics.records import SEPARATOR, Label
 from search.topics.terms import TextCounts, Vocabulary, telling_terms
 
 TEXTS_PER_LABEL = 40
@@ -104,14 +104,16 @@ def _beginning(chunk: Chunk) -> str:
 
 
 def _title(chunk: Chunk) -> str:
-    return " ".join((chunk.title or (chunk.headings[-1] if chunk.headings else "")).split())
+    """Title and section, which tell parts of a long document apart; nothing where a file's name is all there is."""
+    named = (*([] if chunk.is_named_by_file else [chunk.title]), *chunk.headings[-1:])
+    return SEPARATOR.join(dict.fromkeys(" ".join(name.split()) for name in named if name))
 
 
 def _first_sentence(chunk: Chunk) -> str:
     """The first sentence that says something; a title that the text begins with does not."""
     from sentencex import segment  # type: ignore[import-untyped]  # it ships no types
 
-    text, title = " ".join(chunk.text.split()), _title(chunk)
+    text, names = " ".join(chunk.text.split()), (chunk.title, *chunk.headings[-1:])
     sentences = [sentence.strip() for sentence in segment(chunk.lang, text[: 10 * _PASSAGE_CHARS])]
-    telling = [s for s in sentences if len(s) >= _LEAST_SENTENCE_CHARS and s != title]
+    telling = [s for s in sentences if len(s) >= _LEAST_SENTENCE_CHARS and s not in names]
     return truncate_graphemes((telling or sentences or [text])[0], _PASSAGE_CHARS, ellipsis="…")

@@ -16,7 +16,7 @@ from search.errors import IndexFormatError, IndexNotFoundError, QueryError, Sett
 from search.manifest import IndexManifest
 from search.records import Chunk, Point, SparseVector, Vectors
 from search.text import dominant_script
-from search.topics import Topics, find_topics
+from search.topics import Topics, find_topics, labels
 from search.topics import find as find_module
 from search.topics.clustering import OUTLIER, cluster, usual_count
 from search.topics.labels import language_warning
@@ -370,3 +370,14 @@ class TestMap:
         monkeypatch.setitem(sys.modules, "pacmap", None)
         with pytest.raises(SettingsError, match=r"panlingua\[topics\]"):
             place(blobs([60])[0])
+
+
+def test_a_part_of_a_long_document_is_named_by_its_section_and_not_by_a_file() -> None:
+    chunks = [
+        Chunk("a", 0, "…", title="Handbuch", headings=("Handbuch", "Netzwerk"), source="handbuch.md"),
+        Chunk("a", 1, "…", title="手冊", headings=("手冊",), source="手冊.md"),
+        Chunk("b", 2, "…", title="mein text 2", source="ordner/mein_text-2.txt"),
+        Chunk("c", 0, "…", title="Über Tee", source="tee.txt"),
+    ]
+    assert [chunk.is_named_by_file for chunk in chunks] == [False, False, True, False]
+    assert list(map(labels._title, chunks)) == ["Handbuch · Netzwerk", "手冊", "", "Über Tee"]
