@@ -177,6 +177,8 @@ class _Reading:
             held = ", ".join(self.index.languages)
             self.notes.append(f"{part.typed!r} was read as words: {unknown[0]!r} is no language code; here are {held}")
             return False
+        if not part.negate and not set(languages) & set(self.index.languages):
+            self.notes.append(f"nothing in the index matches {part.typed!r}")
         return self._match("lang", languages, part)
 
     def _take_source(self, part: Part) -> bool:

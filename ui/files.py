@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +23,7 @@ UPLOAD_KINDS = (
 )  # fmt: skip
 MAX_UPLOAD_BYTES = 50 * 2**20
 MAX_UPLOADS = 200
-_LONGEST_NAME = 120
+_LONGEST_NAME, _LONGEST_NAME_BYTES = 120, 228
 _NOT_IN_NAMES = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]')
 
 
@@ -47,19 +49,19 @@ def save_uploads(uploads: Sequence[Upload], folder: Path) -> list[Path]:
     """
     if len(uploads) > MAX_UPLOADS:
         raise SourceError(f"{len(uploads)} files at once; at most {MAX_UPLOADS} can be uploaded")
-    contents = [(safe_name(upload.name), upload.getvalue()) for upload in uploads]
-    for name, content in contents:
+    contents = list(zip(_told_apart([safe_name(upload.name) for upload in uploads]), uploads, strict=True))
+    for name, upload in contents:
         if name.rpartition(".")[2].lower() not in UPLOAD_KINDS:
             raise SourceError(f"{name} is of a kind that is not read; these are: {', '.join(UPLOAD_KINDS)}")
-        if len(content) > MAX_UPLOAD_BYTES:
+        if (found := len(upload.getvalue())) > MAX_UPLOAD_BYTES:
             limit = MAX_UPLOAD_BYTES // 2**20
-            raise SourceError(f"{name} has {len(content) / 2**20:.0f} MiB; at most {limit} are taken")
+            raise SourceError(f"{name} has {found / 2**20:.0f} MiB; at most {limit} are taken")
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, content in contents:
+    for name, upload in contents:
         path = folder / name
         temporary = folder / f".{os.getpid()}-{os.urandom(4).hex()}.part"  # hidden: an ingest leaves it out
-        temporary.write_bytes(content)
+        temporary.write_bytes(upload.getvalue())
         temporary.replace(path)
         paths.append(path)
     return paths
@@ -77,11 +79,29 @@ def is_upload(settings: Settings, path: Path) -> bool:
     return path.resolve().is_relative_to(uploads_folder(settings).resolve())
 
 
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """Names of files that come together, those that are alike with a number: none replaces another."""
+    seen: Counter[str] = Counter()
+    found = []
+    for name in names:
+        stem, _, extension = name.rpartition(".")
+        seen[name.casefold()] += 1
+        number = seen[name.casefold()]
+        found.append(name if number == 1 else f"{stem} ({number}).{extension}")
+    return found
+
+
 def safe_name(name: str) -> str:
-    """A file name without folders, control characters or a dot in front, its extension kept."""
+    """A file name without folders, control characters or a dot in front, its extension kept.
+
+    One that is too long is cut and ends in eight digits of a hash of the whole, so that it stays another than those
+    that begin in the same way.
+    """
     bare = _bare(name)
     stem, dot, extension = bare.rpartition(".") if "." in bare else ("", ".", bare)
-    return f"{_shortened(stem) or 'document'}{dot}{extension[:10]}"
+    cut = _shortened(stem)
+    mark = "" if cut == stem else f"-{sha256(stem.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    return f"{cut or 'document'}{mark}{dot}{extension[:10]}"
 
 
 def safe_folder_name(name: str) -> str:
@@ -95,7 +115,7 @@ def _bare(name: str) -> str:
 
 
 def _shortened(name: str) -> str:
-    while len(name.encode("utf-8", "replace")) > 2 * _LONGEST_NAME:
+    while len(name.encode("utf-8", "replace")) > _LONGEST_NAME_BYTES:
         name = truncate_graphemes(name, len(name) - 8)
     return truncate_graphemes(name, _LONGEST_NAME)
 

@@ -47,6 +47,7 @@ class Job:
     state: State
     events: tuple[dict[str, Any], ...]
     problem: str
+    is_stopping: bool = False
     is_dismissed: bool = False
 
     @property
@@ -108,7 +109,7 @@ def job_of(job_id: str) -> Job | None:
     events = tuple(_events(_tail(folder / OUTPUT)))
     return Job(
         job_id, described["kind"], described["about"], float(described["started"]), state, events, problem,
-        is_dismissed=(folder / _DISMISSED).exists(),
+        is_stopping=(folder / _STOPPING).exists(), is_dismissed=(folder / _DISMISSED).exists(),
     )  # fmt: skip
 
 

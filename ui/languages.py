@@ -27,7 +27,7 @@ def language_name(code: str, *, reader: str | None = None) -> str:
     name = names.languages.get(code.replace("-", "_")) if names else None
     if not name and not reader:
         return language_name(code, reader="en")
-    return str(name[0].upper() + name[1:]) if name else code
+    return str(name[0].title() + name[1:]) if name else code
 
 
 @lru_cache(maxsize=512)

@@ -30,6 +30,7 @@ KINDS = MappingProxyType(
 SENTENCES = MappingProxyType(
     {
         "note.cut": r"the query has (?P<length>[\d,]+) characters; the first (?P<limit>[\d,]+) were searched",
+        "note.no_word": r"the query holds no word, number or symbol to search for",
         "note.language": r"(?P<typed>.+) was read as words: (?P<code>.+) is no language code; here are (?P<held>.*)",
         "note.date": r"(?P<typed>.+) was read as words: a date is written (?P<example>.+)",
         "note.nothing": r"nothing in the index matches (?P<typed>.+)",

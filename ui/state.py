@@ -97,7 +97,11 @@ class Request:
 
 
 def begin(page: str) -> Request:
-    """The request that the page starts from; call it before any widget, so that these can be set to it."""
+    """The request that the page starts from; call it before any widget, so that these can be set to it.
+
+    A URL that is not the one written last is the reader's going back or forward. But where a widget was moved as well,
+    it is the one before, sent before the browser knew the last: who is quick with a slider is not thrown back.
+    """
     parameters = _read_url()
     entered = st.session_state.get(_PAGE) != page
     st.session_state[_PAGE] = page
@@ -105,7 +109,7 @@ def begin(page: str) -> Request:
     asked = Request.from_parameters(parameters)
     if entered and known is not None and asked == Request():
         request = known  # another page of the application: its links carry no search
-    elif entered or parameters != st.session_state.get(_WRITTEN):
+    elif entered or (parameters != st.session_state.get(_WRITTEN) and not _is_moved(known)):
         request = asked
     else:
         return known or asked
@@ -147,6 +151,27 @@ def write_url(parameters: Mapping[str, str | list[str]]) -> None:
     if wanted != _read_url():
         st.query_params.from_dict(chosen)
     st.session_state[_WRITTEN] = wanted
+
+
+def _is_moved(known: Request | None) -> bool:
+    """Whether a widget shows another value than the last request has."""
+    return known is not None and any(
+        _of_request(st.session_state[item.name]) != _of_request(_of_widget(item.name, getattr(known, item.name)))
+        for item in fields(known)
+        if item.name in st.session_state
+    )
+
+
+def _of_request(value: Any) -> Any:
+    """A widget's value so that those which mean the same are equal."""
+    match value:
+        case float():
+            return round(value, 2)
+        case str():
+            return value.strip()
+        case list() | tuple():
+            return tuple(value)
+    return value or ""
 
 
 def current_request() -> Request:

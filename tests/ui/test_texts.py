@@ -146,6 +146,7 @@ def test_names_directions_and_numbers() -> None:
         "日本語", "العربية", "ไทย", "हिन्दी", "עברית",
     ]  # fmt: skip
     assert language_name("ja", reader="fr") == "Japonais"
+    assert language_name("ka") == "ქართული"  # Georgian has no title case
     assert [language_name("zh-Hans"), language_name("zh-Hant")] == ["简体中文", "繁體中文"]
     assert language_name("und") == "—"
     assert language_name("xx-unknown") == "xx-unknown"
@@ -305,6 +306,17 @@ def test_long_names_of_uploads_fit_on_the_disk(tmp_path: Path) -> None:
     (path,) = files.save_uploads([Sent("長" * 500 + ".txt")], tmp_path)
     assert path.suffix == ".txt"
     assert path.read_bytes() == b"text"
+
+
+def test_uploads_of_like_names_are_told_apart(tmp_path: Path) -> None:
+    long = "長" * 300
+    names = ["a?b.md", "a*b.md", "A_B.md", f"{long}一.txt", f"{long}二.txt", f"{long}二.txt"]
+    paths = files.save_uploads([Sent(name, name.encode()) for name in names], tmp_path)
+    assert [path.read_bytes().decode() for path in paths] == names
+    assert [path.name for path in paths[:3]] == ["a_b.md", "a_b (2).md", "A_B (3).md"]
+    assert all(len(path.name.encode()) <= 255 for path in paths)
+    again = files.save_uploads([Sent(f"{long}一.txt", b"new")], tmp_path)
+    assert (again, paths[3].read_bytes()) == ([paths[3]], b"new")  # the same name is the same file
 
 
 def test_uploads_are_limited_and_refused_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,6 +194,8 @@ def test_what_makes_no_sense_is_words(engine: Engine) -> None:
         assert asked.filter is None
         assert asked.text == query
     assert "klingon" in interpret("lang:klingon tea", engine.index()).notes[0]
+    assert interpret("lang:fi tea", engine.index()).notes == ("nothing in the index matches 'lang:fi'",)
+    assert interpret("-lang:fi tea", engine.index()).notes == ()
     nothing = engine.search("source:nowhere tea")
     assert nothing.hits == []
     assert "source:nowhere" in nothing.notes[0]

@@ -17,6 +17,7 @@ from ui.reasons import reason_in
 _LOOK_EVERY_S = 1.0
 _SEEN = "jobs-running"
 _SHOWN = 3
+_REASONS = 5
 
 
 def draw_jobs(kinds: Sequence[str], say: Speaker) -> None:
@@ -43,7 +44,8 @@ def _draw_job(job: Job, say: Speaker) -> None:
             draw(tag("strong", what, dir="auto"))
             percentage = percent(share, say.language) if share is not None else say("job.starting")
             st.progress(share or 0.0, text=plain(f"{percentage} {job.at}".strip()))
-            st.button(say("job.stop"), key=f"stop-{job.id}", on_click=jobs.stop, args=(job.id,))
+            label = say("job.stopping" if job.is_stopping else "job.stop")
+            st.button(label, key=f"stop-{job.id}", on_click=jobs.stop, args=(job.id,), disabled=job.is_stopping)
         return
     kind: Kind = "info"
     if job.state is State.DONE:
@@ -68,8 +70,10 @@ def _told(summary: dict[str, Any], say: Speaker) -> str:
         counts = {name: number(int(summary.get(name) or 0), say.language) for name in names}
         skipped = summary.get("skipped") or []
         said = say("job.ingested", **counts, skipped=number(len(skipped), say.language))
-        reasons = [f"{say.isolated(row['source'])}: {reason_in(row['reason'], say)}" for row in skipped[:5]]
-        return "\n".join([said, *reasons])
+        reasons = [f"{say.isolated(row['source'])}: {reason_in(row['reason'], say)}" for row in skipped[:_REASONS]]
+        more = len(skipped) - len(reasons)
+        rest = [say("job.more", files=number(more, say.language), tab=say("corpus.health"))] if more else []
+        return "\n".join([said, *reasons, *rest])
     if summary.get("event") == "verdict":
         verdict = say("encoders.recommended" if summary.get("recommended") else "encoders.not_recommended")
         return f"{verdict}\n{adapting.verdict_in(summary.get('findings') or (), say)}"

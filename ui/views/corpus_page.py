@@ -58,7 +58,7 @@ def draw_adding(say: Speaker) -> None:
         )  # fmt: skip
         kinds = ", ".join(kind.upper() for kind in files.UPLOAD_KINDS)
         draw(tag("p", f"{say('corpus.upload_help', size=limit)} {kinds}", class_="hint"))
-        if st.form_submit_button(say("corpus.upload_go"), type="primary") and uploads:
+        if st.form_submit_button(say("corpus.upload_go"), type="primary"):
             _add_uploads(settings, uploads, say)
     if not files.allowed_folders():
         return
@@ -69,6 +69,9 @@ def draw_adding(say: Speaker) -> None:
 
 
 def _add_uploads(settings: Settings, uploads: Sequence[files.Upload], say: Speaker) -> None:
+    if not uploads:  # none, or of other kinds: those the browser has refused
+        notice(say("corpus.none_chosen", kinds=", ".join(files.UPLOAD_KINDS)), kind="problem", title=say("problem"))
+        return
     try:
         paths = files.save_uploads(uploads, files.uploads_folder(settings))
     except PanlinguaError as error:
@@ -203,6 +206,4 @@ def _offer_deletion(library: Library, state: Condition, say: Speaker) -> None:
     uploads = {name: path for name, path in found.items() if path is not None and files.is_upload(settings, path)}
     label = say("health.delete", files=number(len(uploads), say.language))
     if uploads and st.button(label, key="delete-unread"):
-        files.delete_uploads(settings, uploads.values())
-        corpus.start_removal(settings, list(uploads))
-        st.rerun()
+        _confirm_removal(library, list(uploads), say)

@@ -46,6 +46,8 @@ def draw_search(library: Library, say: Speaker) -> None:
     try:
         found = finding.find(library, request)
     except QueryError as error:
+        if not request.like:
+            controls.draw_controls(library, request, resources.facets(library, library.state), say)
         _draw_refused(error, request, say)
         return
     if not request.like:  # what is like a document is neither filtered nor balanced
@@ -153,7 +155,7 @@ def _draw_hit(library: Library, hit: Hit, languages: list[str], say: Speaker) ->
 
 
 def _show_similar(document_id: str) -> None:
-    set_widgets(replace(current_request(), like=document_id, page=1))
+    set_widgets(replace(current_request(), like=document_id))
 
 
 def _draw_likeness(library: Library, request: Request, say: Speaker) -> None:
@@ -175,13 +177,17 @@ def _draw_likeness(library: Library, request: Request, say: Speaker) -> None:
 def _draw_refused(error: QueryError, request: Request, say: Speaker) -> None:
     """What is asked for is not there, or is no language: say it, with a way out."""
     problem(error, say)
-    bare = Request(q=request.q)
-    if request != bare:
+    without = replace(request, like="") if request.like else replace(request.without_filters(), spoken="")
+    if request != without:
         label = "search.back" if request.like else "search.clear"
-        st.button(say(label), key="way-out", on_click=set_widgets, args=(bare,))
+        st.button(say(label), key="way-out", on_click=set_widgets, args=(without,))
 
 
 def _draw_nothing(request: Request, say: Speaker) -> None:
+    if request.page > 1:
+        notice(say("problem.page"), title=say("search.none"))
+        st.button(say("search.first_page"), key="first-page", on_click=_turn_to, args=(request, 1))
+        return
     filtered = say("search.none_filtered") + " " if request.is_filtered else ""
     notice(filtered + say("search.none_help"), title=say("search.none"))
     if request.is_filtered:
@@ -189,7 +195,7 @@ def _draw_nothing(request: Request, say: Speaker) -> None:
 
 
 def _draw_pages(request: Request, found: Found, say: Speaker) -> None:
-    if request.page == 1 and not found.has_more:
+    if request.like or (request.page == 1 and not found.has_more):
         return
     with st.container(key="pages", horizontal=True, horizontal_alignment="center", vertical_alignment="center"):
         st.button(
