@@ -4,16 +4,18 @@
     python -m benchmarks.adapt scilab UNPACKED... --out corpora/scilab --works 150
     python -m benchmarks.adapt sky UNPACKED --out corpora/sky --languages ar be de en hr ja ru zh_CN
     python -m benchmarks.adapt tico19 BITEXT --out corpora/health --languages ar en es hi id ru sw zh --works 60
+    python -m benchmarks.adapt news SOURCE --out corpora/news --languages en de fr es nl pt
     python -m benchmarks.adapt debian CORPUS --out corpora/debian --documents 2000
     training adapt corpora/gnome/documents --queries corpora/gnome/queries.jsonl --out encoders/gnome
 
 UNPACKED are folders of Debian packages (`apt-get download`, `dpkg-deb -x`): gnome-user-docs (help pages of a desktop),
 scilab-doc and scilab-doc-LANG (reference of a mathematical language), stellarium-data (star lore of peoples); BITEXT
 holds the sentences of TICO-19 in their order, articles on an epidemic from PubMed, Wikinews, Wikipedia and Wikivoyage
-with their translations (Anastasopoulos et al. 2020, arXiv 2007.01788), of which every twelve are a document; CORPUS is
-what `benchmarks.debian_corpus` wrote. Which files are translations of one another is in the file tree. What an author
-wrote as a summary (GNOME's `desc`, Scilab's purpose line, the first sentence on a culture, the line on a manual page),
-or a sentence of an article, is taken out of the document and becomes the question.
+with their translations (Anastasopoulos et al. 2020, arXiv 2007.01788), of which every twelve are a document; SOURCE is
+the unpacked source of Debian's guix, whose etc/news.scm holds the news that its users are told; CORPUS is what
+`benchmarks.debian_corpus` wrote. Which files are translations of one another is in the file tree. What an author wrote
+as a summary (GNOME's `desc`, Scilab's purpose line, the first sentence on a culture, a headline, the line on a manual
+page), or a sentence of an article, is taken out of the document and becomes the question.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ from search.text import dominant_script
 MALLARD = "{http://projectmallard.org/1.0/}"
 _TICO_DIALOGUE, _TICO_SENTENCES = 141, 12
 """Sentences of conversations come first, which make no document."""
+_SCHEME_TEXT = re.compile(r'\((\w+)\s+"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _HIDDEN = ("info", "media", "links")
 _LEAST_LETTERS = 200
 _SCILAB_LANGUAGES = {"en_US": "en", "fr_FR": "fr", "ja_JP": "ja", "pt_BR": "pt"}
@@ -131,12 +134,31 @@ def iter_tico(path: Path, languages: list[str]) -> Iterator[Page]:
             yield Page(f"part-{number:03}", lang, title, "\n".join(text), part[asked][lang])
 
 
+def iter_news(source: Path, languages: list[str]) -> Iterator[Page]:
+    """News of Guix, an S-expression of entries: headlines and bodies by language, with Texinfo's commands."""
+    for number, entry in enumerate(source.joinpath("etc/news.scm").read_text("utf-8").split("(entry ")[1:]):
+        headlines, bodies = (dict(_SCHEME_TEXT.findall(part)) for part in entry.split("(body", 1))
+        for lang in languages:
+            if lang in headlines and lang in bodies:
+                headline, body = (_without_texinfo(texts[lang]) for texts in (headlines, bodies))
+                yield Page(f"news-{number:03}", canonical_language(lang), "", body, " ".join(headline.split()))
+
+
+def _without_texinfo(text: str) -> str:
+    """The words of a Scheme string of Texinfo."""
+    text = re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
+    while (bare := re.sub(r"@\w+\{([^{}]*)\}", r"\1", text)) != text:
+        text = bare
+    lines = [line.strip() for line in text.splitlines() if not re.match(r"\s*@(?!item)\w", line)]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines).replace("@item", "-").replace("@@", "@")).strip()
+
+
 def write(pages: Iterator[Page], out: Path, works: int) -> None:
     """Documents as Markdown by language, and their summaries as judged queries; `works` of the works, by hash."""
     found: dict[str, dict[str, Page]] = defaultdict(dict)
     for page in pages:
         is_new = page.text not in {other.text for other in found[page.work].values()}  # else: not translated
-        if is_new and sum(map(str.isalpha, page.text)) >= _LEAST_LETTERS and page.title:
+        if is_new and sum(map(str.isalpha, page.text)) >= _LEAST_LETTERS and (page.title or page.summary):
             found[page.work].setdefault(page.lang, page)
     several = choose((work for work in found if len(found[work]) > 1), works)
     rows = []
@@ -145,7 +167,8 @@ def write(pages: Iterator[Page], out: Path, works: int) -> None:
         for lang, page in found[work].items():
             path = out / "documents" / names[lang]
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"# {page.title}\n\n{page.text}\n", encoding="utf-8")
+            head = f"# {page.title}\n\n" if page.title else ""
+            path.write_text(f"{head}{page.text}\n", encoding="utf-8")
             if page.summary:
                 rows.append({"id": names[lang], "text": page.summary, "lang": lang, "relevant": sorted(names.values())})
     with (out / "queries.jsonl").open("w", encoding="utf-8") as file:
@@ -194,7 +217,7 @@ def _stream(html: str) -> BytesIO:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=("gnome", "scilab", "sky", "tico19", "debian"))
+    parser.add_argument("kind", choices=("gnome", "scilab", "sky", "tico19", "news", "debian"))
     parser.add_argument("unpacked", type=Path, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--languages", nargs="+", default=["en", "de", "fr", "ru", "uk", "ko", "id", "hu"])
@@ -210,6 +233,8 @@ def main() -> None:
             pages = iter_scilab(given.unpacked, given.works)
         case "tico19":
             pages = iter_tico(given.unpacked[0], given.languages)
+        case "news":
+            pages = iter_news(given.unpacked[0], given.languages)
         case _:
             pages = iter_sky(given.unpacked[0], given.languages)
     return write(pages, given.out, given.works)
