@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -142,6 +142,7 @@ class _Reading:
     def result(self) -> Interpretation:
         """What all parts ask for together."""
         conditions: list[Match | Range] = [*(self.filter.conditions if self.filter else ()), *self._ranges]
+        self._note_dates([item for item in conditions if isinstance(item, Range) and item.key == "date"])
         self._join_sources()
         for (key, negate), values in self._values.items():
             conditions.append(Match(key, tuple(dict.fromkeys(values)), negate))
@@ -154,6 +155,13 @@ class _Reading:
             tuple(self._without),
             tuple(self.notes),
         )
+
+    def _note_dates(self, ranges: Sequence[Range]) -> None:
+        """Say it where the conditions leave no day."""
+        first = max((str(item.gte)[:10] for item in ranges if item.gte), default="")
+        last = min((str(item.lte)[:10] for item in ranges if item.lte), default="")
+        if first > last > "":
+            self.notes.append(f"no date is both from {first} on and until {last}")
 
     def _take_field(self, part: Part) -> bool:
         """Whether the part sets a condition."""

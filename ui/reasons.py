@@ -33,6 +33,7 @@ SENTENCES = MappingProxyType(
         "note.no_word": r"the query holds no word, number or symbol to search for",
         "note.language": r"(?P<typed>.+) was read as words: (?P<code>.+) is no language code; here are (?P<held>.*)",
         "note.date": r"(?P<typed>.+) was read as words: a date is written (?P<example>.+)",
+        "note.dates": r"no date is both from (?P<first>\S+) on and until (?P<last>\S+)",
         "note.nothing": r"nothing in the index matches (?P<typed>.+)",
         "note.phrase": r"no document holds (?P<quoted>.+); the words were searched without the quotation marks",
         "note.latin": r"no language in Latin letters was recognised; also searched for (?P<text>.+)",

@@ -196,6 +196,11 @@ def test_what_makes_no_sense_is_words(engine: Engine) -> None:
     assert "klingon" in interpret("lang:klingon tea", engine.index()).notes[0]
     assert interpret("lang:fi tea", engine.index()).notes == ("nothing in the index matches 'lang:fi'",)
     assert interpret("-lang:fi tea", engine.index()).notes == ()
+    reversed_dates = "no date is both from 2023-01-01 on and until 2019-12-31"
+    assert interpret("after:2023 before:2020 tea", engine.index()).notes == (reversed_dates,)
+    since = Filter((Range("date", "2023-01-01T00:00:00Z", None),))
+    assert interpret("before:2020", engine.index(), since).notes == (reversed_dates,)
+    assert interpret("after:2020 before:2023 tea", engine.index()).notes == ()
     nothing = engine.search("source:nowhere tea")
     assert nothing.hits == []
     assert "source:nowhere" in nothing.notes[0]
