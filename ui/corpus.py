@@ -66,7 +66,7 @@ def condition(_library: Library, state: str) -> Condition:
 
 
 def moment(library: Library) -> str:
-    """What changes with every state of the index, and with every job on it that ended otherwise than it began."""
+    """What changes with every state of the index, and whenever a job on it ends."""
     ended = [job.id for job in jobs.jobs(kinds=INDEX_JOBS) if job.state is not jobs.State.RUNNING]
     return f"{library.state}|{ended[:1]}"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
+from itertools import chain, count
 from pathlib import Path
 from typing import Protocol
 
@@ -81,14 +81,13 @@ def is_upload(settings: Settings, path: Path) -> bool:
 
 def _told_apart(names: Sequence[str]) -> list[str]:
     """Names of files that come together, those that are alike with a number: none replaces another."""
-    seen: Counter[str] = Counter()
-    found = []
+    found: dict[str, str] = {}
     for name in names:
         stem, _, extension = name.rpartition(".")
-        seen[name.casefold()] += 1
-        number = seen[name.casefold()]
-        found.append(name if number == 1 else f"{stem} ({number}).{extension}")
-    return found
+        numbered = (f"{stem} ({number}).{extension}" for number in count(2))
+        chosen = next(each for each in chain([name], numbered) if each.casefold() not in found)
+        found[chosen.casefold()] = chosen
+    return list(found.values())
 
 
 def safe_name(name: str) -> str:

@@ -310,13 +310,14 @@ def test_long_names_of_uploads_fit_on_the_disk(tmp_path: Path) -> None:
 
 def test_uploads_of_like_names_are_told_apart(tmp_path: Path) -> None:
     long = "長" * 300
-    names = ["a?b.md", "a*b.md", "A_B.md", f"{long}一.txt", f"{long}二.txt", f"{long}二.txt"]
+    names = ["a?b.md", "a*b.md", "A_B.md", "a_b (2).md", f"{long}一.txt", f"{long}二.txt", f"{long}二.txt"]
     paths = files.save_uploads([Sent(name, name.encode()) for name in names], tmp_path)
     assert [path.read_bytes().decode() for path in paths] == names
     assert [path.name for path in paths[:3]] == ["a_b.md", "a_b (2).md", "A_B (3).md"]
+    assert paths[3].name == "a_b (2) (2).md"
     assert all(len(path.name.encode()) <= 255 for path in paths)
     again = files.save_uploads([Sent(f"{long}一.txt", b"new")], tmp_path)
-    assert (again, paths[3].read_bytes()) == ([paths[3]], b"new")  # the same name is the same file
+    assert (again, paths[4].read_bytes()) == ([paths[4]], b"new")  # the same name is the same file
 
 
 def test_uploads_are_limited_and_refused_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
